@@ -1,0 +1,119 @@
+"""What the till and the purse write down, and the protocols of the two ledgers that keep it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from lyceum.ports import Outcome, Payment, Settlement
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A prepaid balance that the till keeps. `token_id` and `payment_hash` are hex."""
+
+    token_id: str
+    payment_hash: str
+    service: str
+    credit_msat: int
+    spent_msat: int = 0
+    reserved_msat: int = 0
+    created_at: int = 0
+    expires_at: int = 0
+    revoked: bool = False
+
+    @property
+    def balance_msat(self) -> int:
+        return self.credit_msat - self.spent_msat - self.reserved_msat
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """A row of the payment journal: written before paying, so that a crash cannot lose it.
+
+    `origin` is where the token is good (scheme, host and port, or a node id). `macaroon` and
+    `preimage` together are the bearer credential and stay out of `repr`.
+    """
+
+    payment_hash: str
+    origin: str
+    purpose: str
+    bolt11: str
+    amount_msat: int
+    fee_cap_msat: int
+    created_at: int
+    macaroon: str = field(repr=False)
+    outcome: Outcome = Outcome.PENDING
+    preimage: str = field(default="", repr=False)
+    fee_msat: int = 0
+    usable: bool = True
+
+
+class TillLedger(Protocol):
+    """The seller's book. Each method is one short transaction, so callers need no lock."""
+
+    def token(self, token_id: str) -> Token | None: ...
+
+    def tokens(self, limit: int) -> Sequence[Token]:
+        """Newest first."""
+        ...
+
+    def open_token(self, token: Token) -> Token:
+        """Write a paid token once; returns the row that is there, also when another call won."""
+        ...
+
+    def revoke(self, token_id: str, now: int) -> bool:
+        """True if this call revoked it; a token never seen is remembered as revoked too."""
+        ...
+
+    def is_revoked(self, token_id: str) -> bool: ...
+
+    def reserve(self, token_id: str, amount_msat: int, now: int, until: int) -> str | None:
+        """Take `amount_msat` from the balance in one atomic step, or None if it does not suffice.
+
+        Checking first and marking later would sell one balance twice to parallel requests.
+        Reservations whose `until` has passed are given back first.
+        """
+        ...
+
+    def settle(self, reservation: str, charge_msat: int, now: int) -> Settlement | None:
+        """Turn a reservation into a charge, clamped to it, once; the rest returns to the balance.
+
+        A repeat returns the first settlement. None if there is no such reservation.
+        """
+        ...
+
+    def sales(self) -> dict[str, int]:
+        """Totals: tokens, credit_msat, spent_msat, reserved_msat, balance_msat, answers."""
+        ...
+
+
+class PurseLedger(Protocol):
+    """The buyer's journal. Each method is one short transaction."""
+
+    def begin(self, purchase: Purchase) -> tuple[Purchase, bool]:
+        """Journal a payment about to be made; (row, True) if new, (the row there, False) if not."""
+        ...
+
+    def finish(self, payment_hash: str, payment: Payment) -> Purchase: ...
+
+    def retry(self, payment_hash: str) -> bool:
+        """Turn a failed row back to pending; True for exactly one of several callers."""
+        ...
+
+    def kept(self, origin: str) -> Sequence[Purchase]:
+        """Paid and usable tokens of this origin, newest first."""
+        ...
+
+    def discard(self, payment_hash: str) -> None:
+        """The seller refused this token for good."""
+        ...
+
+    def unfinished(self) -> Sequence[Purchase]: ...
+
+    def purchases(self, limit: int) -> Sequence[Purchase]: ...
+
+    def spending(self) -> dict[str, int]:
+        """Totals: payments, paid_msat, fee_msat, open_msat."""
+        ...

@@ -1,0 +1,352 @@
+"""The values that rooms exchange and the protocols they meet through; no implementation, no I/O.
+
+Frozen values check themselves on construction, so a wrong one cannot exist.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from lyceum.l402 import Challenge
+from lyceum.money import ceil_div, check_msat
+
+Role = Literal["system", "user", "assistant"]
+Finish = Literal["stop", "length", "cancelled", "error"]
+
+CHARS_PER_TOKEN = 6
+"""Characters that one token is reckoned at when a worst case is reserved; English needs about 4.5."""
+
+
+# What is asked and what comes back
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One question to one model, as OpenAI's chat completions define the fields.
+
+    `max_tokens`: None means as much as the model allows. `budget_msat`: what a model that buys
+    from others may spend in all, fees included; 0 means that it may buy nothing.
+    """
+
+    model: str
+    messages: tuple[Message, ...]
+    max_tokens: int | None = None
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    budget_msat: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.messages:
+            raise ValueError("messages must hold at least one message")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise ValueError("max_tokens must be at least 1")
+        check_msat("budget_msat", self.budget_msat)
+
+    @property
+    def input_chars(self) -> int:
+        return sum(len(message.content) for message in self.messages)
+
+    @property
+    def question(self) -> str:
+        """The last user message: what the ask is about."""
+        return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What was read and written, in tokens and in Unicode characters."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    input_chars: int = 0
+    output_chars: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of the answer, and how many tokens made it; `member` names who wrote it."""
+
+    text: str
+    tokens: int = 0
+    member: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member's account in an ensemble's answer.
+
+    `charged_msat` is the price of this answer; `paid_msat` and `fee_msat` are what left the wallet
+    for it now (0 when earlier credit sufficed); `credit_msat` is what stays on the token. `error`
+    is a sentence and `code` its stable name; `part` is the piece of the question that it got.
+    """
+
+    node_id: str
+    model: str
+    charged_msat: int = 0
+    fee_msat: int = 0
+    payment_hash: str = ""
+    ok: bool = True
+    error: str = ""
+    code: str = ""
+    paid_msat: int = 0
+    credit_msat: int = 0
+    seconds: float = 0.0
+    part: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What a seller charged for an answer; `balance_msat` is left on the buyer's token."""
+
+    charged_msat: int
+    balance_msat: int
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The last chunk of every answer. `confidence` is the mean token log-probability (<= 0)."""
+
+    finish: Finish
+    usage: Usage = Usage()
+    confidence: float | None = None
+    members: tuple[Member, ...] = ()
+    bill: Bill | None = None
+
+
+Chunk = Delta | End
+
+
+# What is for sale
+
+
+class Unit(enum.StrEnum):
+    """What a price counts. A buyer can recount characters from the text it holds."""
+
+    CHAR = "char"
+    TOKEN = "token"
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """msat per answer, and per 1,000 units read and written; the total is rounded up once."""
+
+    base_msat: int = 0
+    input_per_1k_msat: int = 0
+    output_per_1k_msat: int = 0
+    unit: Unit = Unit.CHAR
+
+    def __post_init__(self) -> None:
+        check_msat("base_msat", self.base_msat)
+        check_msat("input_per_1k_msat", self.input_per_1k_msat)
+        check_msat("output_per_1k_msat", self.output_per_1k_msat)
+
+    def cost_msat(self, usage: Usage) -> int:
+        """Nothing for an empty answer; else base plus what was read and written."""
+        chars = self.unit is Unit.CHAR
+        written = usage.output_chars if chars else usage.output_tokens
+        read = usage.input_chars if chars else usage.input_tokens
+        if not written:
+            return 0
+        metered = read * self.input_per_1k_msat + written * self.output_per_1k_msat
+        return self.base_msat + ceil_div(metered, 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`context_tokens` holds prompt and answer; `max_tokens` is the longest answer sold."""
+
+    context_tokens: int
+    max_tokens: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_tokens <= self.context_tokens:
+            raise ValueError("max_tokens must be from 1 to context_tokens")
+
+    def answer_tokens(self, wanted: int | None) -> int:
+        return self.max_tokens if wanted is None else min(wanted, self.max_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A model as its seller lists it. `bundle_msat` is the least first payment; `digest` the
+    file's SHA-256; `node_id` the seller's node."""
+
+    model: str
+    description: str = ""
+    topics: tuple[str, ...] = ()
+    price: Price = Price()
+    limits: Limits = Limits(context_tokens=2048, max_tokens=512)
+    bundle_msat: int = 0
+    digest: str = ""
+    node_id: str = ""
+
+    def worst_case(self, ask: Ask) -> Usage:
+        """The most that `ask` can use, without a tokenizer: every token is at least one character."""
+        tokens = self.limits.answer_tokens(ask.max_tokens)
+        chars = ask.input_chars
+        return Usage(chars, tokens, chars, tokens * CHARS_PER_TOKEN)
+
+
+class Model(Protocol):
+    """Anything that answers: a GGUF file, a specialist on another node, a council of all of them."""
+
+    @property
+    def offer(self) -> Offer: ...
+
+    async def weigh(self, ask: Ask) -> Usage:
+        """The most that `ask` can use; cheap. Raises TooLong or Busy, before anything is paid."""
+        ...
+
+    def stream(self, ask: Ask) -> AsyncIterator[Chunk]:
+        """The answer: any number of `Delta`, then one `End`. Closing the iterator stops the work."""
+        ...
+
+
+# Money
+
+
+@dataclass(frozen=True, slots=True)
+class Invoice:
+    """A BOLT11 invoice as the node decoded or made it. Times are Unix seconds, hashes hex."""
+
+    bolt11: str
+    payment_hash: str
+    amount_msat: int | None
+    expires_at: int
+    network: str
+    payee: str = ""
+    description: str = ""
+
+
+class Outcome(enum.StrEnum):
+    """A payment has four outcomes; PENDING and UNKNOWN are looked up again, never paid again."""
+
+    SETTLED = "settled"
+    FAILED = "failed"
+    PENDING = "pending"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """`preimage` (hex) and amounts are meaningful when settled; `detail` says why when not."""
+
+    outcome: Outcome
+    preimage: str = field(default="", repr=False)
+    amount_msat: int = 0
+    fee_msat: int = 0
+    detail: str = ""
+
+
+class Wallet(Protocol):
+    """The Lightning node, as money sees it. Every method raises NodeError when the node refuses."""
+
+    def network(self) -> str:
+        """`bitcoin`, `testnet`, `signet` or `regtest`."""
+        ...
+
+    def invoice(self, amount_msat: int, label: str, description: str, expiry_s: int) -> Invoice: ...
+
+    def received_msat(self, payment_hash: str) -> int | None:
+        """What our invoice with this hash received, None while it is unpaid or if it is not ours."""
+        ...
+
+    def decode(self, bolt11: str) -> Invoice:
+        """Raises BadInvoice unless the node finds it well formed and properly signed."""
+        ...
+
+    def pay(self, invoice: Invoice, max_fee_msat: int, label: str, timeout_s: int) -> Payment:
+        """Pays once. Never raises for an outcome: says UNKNOWN when it cannot tell."""
+        ...
+
+    def lookup(self, payment_hash: str) -> Payment:
+        """What became of our payment of this hash; FAILED also when the node never heard of it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The till took a credential: `amount_msat` is reserved under `reservation`."""
+
+    reservation: str
+    token_id: str
+    payment_hash: str
+    amount_msat: int
+    balance_msat: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    token_id: str
+    charged_msat: int
+    balance_msat: int
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """The till wants to be paid first: a stable `reason`, a sentence, and the challenge's header lines."""
+
+    reason: str
+    detail: str
+    headers: tuple[tuple[str, str], ...]
+    amount_msat: int
+
+
+class Gate(Protocol):
+    """The till as a web server sees it: it hands over header text and learns no secrets."""
+
+    async def admit(
+        self, authorization: Sequence[str], model: str, max_tokens: int, amount_msat: int
+    ) -> Admitted | Declined:
+        """Reserve `amount_msat`. Raises BadRequest for two different credentials in one request."""
+        ...
+
+    async def settle(self, reservation: str, charge_msat: int) -> Settlement: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What the purse hands a client to send. The amounts are what this call paid: 0 for a kept one."""
+
+    authorization: str = field(repr=False)
+    payment_hash: str
+    amount_msat: int = 0
+    fee_msat: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The most that one payment may be, the most its routing may cost, and who must be paid."""
+
+    cap_msat: int
+    fee_cap_msat: int
+    payee: str = ""
+    purpose: str = ""
+
+    def __post_init__(self) -> None:
+        check_msat("cap_msat", self.cap_msat)
+        check_msat("fee_cap_msat", self.fee_cap_msat)
+
+
+class Payer(Protocol):
+    """The purse as a buying client sees it. Raises OverBudget, BadInvoice, PaymentFailed or
+    PaymentUnknown; after the last one money may still leave the wallet."""
+
+    async def kept(self, origin: str) -> Ticket | None: ...
+
+    async def pay(self, challenge: Challenge, origin: str, terms: Terms) -> Ticket: ...
+
+    async def discard(self, payment_hash: str) -> None:
+        """The seller refused this token for good."""
+        ...

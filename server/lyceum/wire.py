@@ -1,0 +1,364 @@
+"""OpenAI's chat-completions JSON and server-sent events, to and from our values. Pure functions.
+
+Both sides use it: what a server writes here, a buyer reads here. Lyceum's own facts travel in one
+extra object, `lyceum`, which other clients ignore.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, cast
+
+from lyceum.errors import BadRequest, LyceumError, PeerError, TooLong
+from lyceum.money import check_msat
+from lyceum.ports import Ask, Bill, Chunk, Delta, End, Finish, Limits, Member, Message, Offer, Price, Role, Unit, Usage
+
+MAX_BODY = 1 << 20
+MAX_MESSAGES = 256
+MAX_STOPS = 4
+MAX_TOPICS = 512
+MAX_OFFERS = 4096
+DONE = "data: [DONE]\n\n"
+
+JsonObject = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    ask: Ask
+    stream: bool
+    include_usage: bool
+
+
+# Reading a request
+
+
+def read_chat(body: bytes) -> ChatRequest:
+    """A chat-completions body. Raises BadRequest naming the parameter, or TooLong over 1 MiB."""
+    if len(body) > MAX_BODY:
+        raise TooLong(f"the body has {len(body)} bytes; at most {MAX_BODY} are read")
+    found = _object(body)
+    try:
+        ask = Ask(
+            model=_text(found, "model"),
+            messages=_messages(found.get("messages")),
+            max_tokens=_max_tokens(found),
+            temperature=_number(found, "temperature", 0.0, 2.0, default=0.0),
+            top_p=_number(found, "top_p", 0.0, 1.0, default=1.0),
+            seed=_integer(found, "seed"),
+            stop=_stop(found.get("stop")),
+            budget_msat=_integer(found.get("lyceum") or {}, "budget_msat") or 0,
+        )
+    except ValueError as error:
+        raise BadRequest(str(error)) from None
+    if found.get("n") not in (None, 1):
+        raise BadRequest("n must be 1: one answer a request", "n")
+    options = found.get("stream_options") or {}
+    if not isinstance(options, dict):
+        raise BadRequest("stream_options must be an object", "stream_options")
+    return ChatRequest(ask, found.get("stream") is True, bool(options.get("include_usage")))
+
+
+def _object(body: bytes) -> JsonObject:
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        raise BadRequest("the body is not valid JSON") from None
+    if not isinstance(found, dict):
+        raise BadRequest("the body must be a JSON object")
+    return found
+
+
+def _text(found: Mapping[str, Any], name: str) -> str:
+    value = found.get(name)
+    if not isinstance(value, str) or not value:
+        raise BadRequest(f"{name} must be a non-empty string", name)
+    return value
+
+
+def _integer(found: Mapping[str, Any], name: str) -> int | None:
+    value = found.get(name) if isinstance(found, Mapping) else None
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise BadRequest(f"{name} must be an integer", name)
+    return value
+
+
+def _number(found: Mapping[str, Any], name: str, least: float, most: float, default: float) -> float:
+    value = found.get(name)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+        raise BadRequest(f"{name} must be a number from {least:g} to {most:g}", name)
+    return float(value)
+
+
+def _max_tokens(found: Mapping[str, Any]) -> int | None:
+    """`max_completion_tokens` is the newer name; the smaller one counts when both are there."""
+    given = [_integer(found, name) for name in ("max_tokens", "max_completion_tokens")]
+    wanted = min((value for value in given if value is not None), default=None)
+    if wanted is not None and wanted < 1:
+        raise BadRequest("max_tokens must be at least 1", "max_tokens")
+    return wanted
+
+
+def _stop(value: object) -> tuple[str, ...]:
+    stops = [value] if isinstance(value, str) else [] if value is None else value
+    if not isinstance(stops, list) or not all(isinstance(stop, str) and stop for stop in stops):
+        raise BadRequest("stop must be a string or a list of non-empty strings", "stop")
+    if len(stops) > MAX_STOPS:
+        raise BadRequest(f"stop holds {len(stops)} strings; at most {MAX_STOPS} are allowed", "stop")
+    return tuple(stops)
+
+
+def _messages(value: object) -> tuple[Message, ...]:
+    if not isinstance(value, list) or not value:
+        raise BadRequest("messages must be a non-empty list", "messages")
+    if len(value) > MAX_MESSAGES:
+        raise BadRequest(f"messages holds {len(value)} entries; at most {MAX_MESSAGES} are read", "messages")
+    return tuple(_message(entry, f"messages[{number}]") for number, entry in enumerate(value))
+
+
+def _message(entry: object, name: str) -> Message:
+    if not isinstance(entry, dict):
+        raise BadRequest(f"{name} must be an object", name)
+    role = "system" if entry.get("role") == "developer" else entry.get("role")
+    if role not in ("system", "user", "assistant"):
+        raise BadRequest(f"{name}.role must be system, user or assistant", f"{name}.role")
+    return Message(cast("Role", role), _content(entry.get("content"), f"{name}.content"))
+
+
+def _content(value: object, name: str) -> str:
+    if isinstance(value, str):
+        return value
+    parts: list[object] = value if isinstance(value, list) else [None]
+    texts = [part.get("text") if isinstance(part, dict) else None for part in parts]
+    if not all(isinstance(text, str) for text in texts):
+        raise BadRequest(f"{name} must be a string or a list of text parts", name)
+    return "".join(str(text) for text in texts)
+
+
+# Writing an answer
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What every chunk of one answer repeats. `created`: Unix seconds."""
+
+    answer_id: str
+    created: int
+    model: str
+
+    def whole(self, text: str, end: End) -> JsonObject:
+        message = {"role": "assistant", "content": text}
+        return self._frame("chat.completion", {"message": message, "finish_reason": end.finish}) | _account(end)
+
+    def delta(self, delta: Delta, first: bool) -> str:
+        change = {"role": "assistant"} if first else {}
+        spoken = {"lyceum": {"member": delta.member}} if delta.member else {}
+        choice = {"delta": change | {"content": delta.text}, "finish_reason": None}
+        return _event(self._frame("chat.completion.chunk", choice) | spoken)
+
+    def end(self, end: End, include_usage: bool) -> str:
+        """The closing events. Usage rides on the last one: a chunk of its own if the caller asked so."""
+        closing = self._frame("chat.completion.chunk", {"delta": {}, "finish_reason": end.finish})
+        if not include_usage:
+            return _event(closing | _account(end)) + DONE
+        return _event(closing) + _event(closing | {"choices": []} | _account(end)) + DONE
+
+    def _frame(self, kind: str, choice: JsonObject) -> JsonObject:
+        return {
+            "id": self.answer_id,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "choices": [{"index": 0, **choice}],
+        }
+
+
+def _event(value: JsonObject) -> str:
+    return f"data: {json.dumps(value, ensure_ascii=False, separators=(',', ':'))}\n\n"
+
+
+def _account(end: End) -> JsonObject:
+    used = end.usage
+    tokens = {
+        "prompt_tokens": used.input_tokens,
+        "completion_tokens": used.output_tokens,
+        "total_tokens": used.input_tokens + used.output_tokens,
+    }
+    ours: JsonObject = {"input_chars": used.input_chars, "output_chars": used.output_chars}
+    if end.confidence is not None:
+        ours["confidence"] = round(end.confidence, 4)
+    if end.bill:
+        ours["charge"] = asdict(end.bill)
+    if end.members:
+        ours["members"] = [asdict(member) for member in end.members]
+    return {"usage": tokens, "lyceum": ours}
+
+
+def error_event(error: LyceumError) -> str:
+    return _event(error_body(error)) + DONE
+
+
+def error_body(error: LyceumError) -> JsonObject:
+    """OpenAI's error object."""
+    kind = "invalid_request_error" if error.status < 500 else "server_error"
+    param = getattr(error, "param", None)
+    return {"error": {"message": error.message, "type": kind, "param": param, "code": error.code}}
+
+
+def problem(status: int, title: str, reason: str, detail: str, **more: object) -> JsonObject:
+    """An RFC 9457 problem with a stable `code`, and OpenAI's error object for clients that look there."""
+    error = {"message": detail, "type": "payment_required", "param": None, "code": reason}
+    return {"type": "about:blank", "title": title, "status": status, "code": reason, "detail": detail} | {
+        **more,
+        "error": error,
+    }
+
+
+# The list of models
+
+
+def write_offers(offers: Iterable[Offer]) -> JsonObject:
+    return {"object": "list", "data": [write_offer(offer) for offer in offers]}
+
+
+def write_offer(offer: Offer) -> JsonObject:
+    """OpenAI's model object; ours beside it: what it knows, costs and allows."""
+    ours = {
+        "description": offer.description,
+        "topics": list(offer.topics),
+        "price": asdict(offer.price),
+        "limits": asdict(offer.limits),
+        "bundle_msat": offer.bundle_msat,
+        "digest": offer.digest,
+        "node_id": offer.node_id,
+    }
+    return {"id": offer.model, "object": "model", "created": 0, "owned_by": offer.node_id or "lyceum", "lyceum": ours}
+
+
+def read_offers(body: bytes) -> list[Offer]:
+    """A peer's model list; entries without a `lyceum` object are not for sale and left out.
+
+    Raises PeerError when it is no such list, or an entry's prices or limits are wrong.
+    """
+    try:
+        entries = json.loads(body)["data"]
+        return [_offer(entry) for entry in entries[:MAX_OFFERS] if isinstance(entry.get("lyceum"), dict)]
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        raise PeerError("the peer's model list is not one: check the URL") from None
+
+
+def _offer(entry: JsonObject) -> Offer:
+    ours = entry["lyceum"]
+    price = ours["price"]
+    return Offer(
+        model=str(entry["id"]),
+        description=str(ours.get("description", ""))[:2000],
+        topics=tuple(str(topic)[:80] for topic in ours.get("topics", [])[:MAX_TOPICS]),
+        price=Price(**{**price, "unit": Unit(price["unit"])}),
+        limits=Limits(int(ours["limits"]["context_tokens"]), int(ours["limits"]["max_tokens"])),
+        bundle_msat=check_msat("bundle_msat", ours.get("bundle_msat", 0)),
+        digest=str(ours.get("digest", ""))[:64],
+        node_id=str(ours.get("node_id", ""))[:66],
+    )
+
+
+# Writing a request and reading an answer
+
+
+def write_chat(ask: Ask) -> JsonObject:
+    """The streaming request for `ask`; what is unset is left to the seller's defaults."""
+    wanted = {"max_tokens": ask.max_tokens, "seed": ask.seed, "stop": list(ask.stop) or None}
+    return {
+        "model": ask.model,
+        "messages": [{"role": message.role, "content": message.content} for message in ask.messages],
+        "temperature": ask.temperature,
+        "top_p": ask.top_p,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    } | {name: value for name, value in wanted.items() if value is not None}
+
+
+class AnswerReader:
+    """Server-sent lines in, chunks out; ends with the `End` that `close` gives.
+
+    Raises PeerError on anything that is no chat-completions stream, and on an error event.
+    """
+
+    def __init__(self) -> None:
+        self._finish: Finish | None = None
+        self._account: JsonObject = {}
+        self._chars = 0
+
+    def feed(self, line: str) -> Sequence[Chunk]:
+        if not line.startswith("data:") or line[5:].strip() == "[DONE]":
+            return ()
+        try:
+            event = json.loads(line[5:])
+            self._note(event)
+            return [
+                Delta(text, member=_spoken_by(event)) for choice in event["choices"] if (text := self._text(choice))
+            ]
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            raise PeerError("the peer sent something that is not a chat-completions stream") from None
+
+    def close(self) -> End:
+        if self._finish is None:
+            raise PeerError("the peer broke off before the end of its answer")
+        ours = self._account.get("lyceum") or {}
+        try:
+            return End(
+                finish=self._finish,
+                usage=self._usage(ours),
+                confidence=ours.get("confidence"),
+                members=tuple(_member(entry) for entry in ours.get("members", ())),
+                bill=_bill(ours.get("charge")),
+            )
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+            raise PeerError("the peer's account of its answer cannot be read") from None
+
+    def _note(self, event: JsonObject) -> None:
+        if "error" in event:
+            raise PeerError(f"the peer failed: {str(event['error'].get('message'))[:300]}")
+        if event.get("usage"):
+            self._account = event
+
+    def _text(self, choice: JsonObject) -> str:
+        if choice.get("finish_reason"):
+            self._finish = cast("Finish", str(choice["finish_reason"]))
+        text = choice.get("delta", {}).get("content") or ""
+        if not isinstance(text, str):
+            raise TypeError
+        text = text.encode("utf-8", "replace").decode()  # half a surrogate pair could not be passed on
+        self._chars += len(text)
+        return text
+
+    def _usage(self, ours: JsonObject) -> Usage:
+        """Tokens as the peer counted them; written characters as we did."""
+        usage = self._account.get("usage") or {}
+        return Usage(
+            max(0, int(usage.get("prompt_tokens", 0))),
+            max(0, int(usage.get("completion_tokens", 0))),
+            max(0, int(ours.get("input_chars", 0))),
+            self._chars,
+        )
+
+
+def _spoken_by(event: JsonObject) -> str:
+    return str((event.get("lyceum") or {}).get("member", ""))
+
+
+def _bill(found: JsonObject | None) -> Bill | None:
+    if not found:
+        return None
+    charged_msat = check_msat("charged_msat", found["charged_msat"])
+    return Bill(charged_msat, check_msat("balance_msat", found["balance_msat"]))
+
+
+def _member(entry: JsonObject) -> Member:
+    return Member(**{field.name: entry[field.name] for field in fields(Member) if field.name in entry})
