@@ -1,0 +1,166 @@
+"""The seller: challenge, admit, settle, revoke. One L402 token is one prepaid balance.
+
+Laws: nothing is written before an invoice is paid; a balance is claimed before anything is served;
+a charge never exceeds its reservation. Knows no HTTP and no model, only names, limits and msat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lyceum import l402
+from lyceum.books import TillLedger, Token
+from lyceum.errors import BadRequest
+from lyceum.money import check_msat, whole_sats_msat
+from lyceum.ports import Admitted, Declined, Settlement, Wallet
+
+RESERVATION_S = 900
+"""How long a reservation lives when nobody settles it; longer than any answer takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class TillTerms:
+    """`bundle_msat`: the least a first payment buys. Lifetimes of tokens and challenges in seconds."""
+
+    bundle_msat: int = 1000
+    token_s: int = 30 * 24 * 3600
+    challenge_s: int = 600
+
+    def __post_init__(self) -> None:
+        check_msat("bundle_msat", self.bundle_msat)
+        if self.token_s <= self.challenge_s or self.challenge_s < 1:
+            raise ValueError("a token must outlive its challenge, and both must last at least a second")
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A request at the till: the `Authorization` lines it came with, and what it wants to reserve."""
+
+    authorization: tuple[str, ...]
+    service: str
+    amount_msat: int
+    model: str | None = None
+    max_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        l402.caveats.check_service(self.service)
+        check_msat("amount_msat", self.amount_msat, least=1)
+
+
+class Till:
+    def __init__(
+        self,
+        wallet: Wallet,
+        ledger: TillLedger,
+        master_key: bytes,
+        terms: TillTerms,
+        *,
+        now: Callable[[], int],
+        random_bytes: Callable[[int], bytes],
+    ) -> None:
+        self._wallet = wallet
+        self._ledger = ledger
+        self._master_key = master_key
+        self._now = now
+        self._random_bytes = random_bytes
+        self.terms = terms
+
+    def admit(self, admission: Admission) -> Admitted | Declined:
+        """Verify and reserve, or say why not and what to pay. Raises Ambiguous for two credentials."""
+        token = self.verify(admission)
+        if isinstance(token, l402.Refusal):
+            return self._decline(admission, token)
+        now = self._now()
+        reservation = self._ledger.reserve(token.token_id, admission.amount_msat, now, now + RESERVATION_S)
+        if reservation is None:
+            return self._decline(admission, _exhausted(token, admission.amount_msat))
+        left = self._ledger.token(token.token_id) or token
+        return Admitted(
+            reservation, token.token_id, token.payment_hash, admission.amount_msat, max(left.balance_msat, 0)
+        )
+
+    def verify(self, admission: Admission) -> Token | l402.Refusal:
+        """The token that the request holds, or why it holds none. Reserves nothing."""
+        facts = l402.Facts(admission.service, self._now(), admission.model, admission.max_tokens)
+        try:
+            credential = l402.parse_authorization(admission.authorization)
+        except l402.Ambiguous:
+            raise
+        except l402.Malformed as error:
+            return l402.Refusal(error.reason, error.message)
+        if credential is None:
+            return l402.Refusal(l402.Reason.PAYMENT_REQUIRED, "pay the invoice, then send the credential")
+        verified = l402.verify(credential, self._master_key, facts)
+        return verified if isinstance(verified, l402.Refusal) else self._token(verified, admission.service)
+
+    def settle(self, reservation: str, charge_msat: int) -> Settlement:
+        """Charge what was delivered, at most what was reserved; a repeat changes nothing."""
+        check_msat("charge_msat", charge_msat)
+        settled = self._ledger.settle(reservation, charge_msat, self._now())
+        if settled is None:
+            raise BadRequest("no such reservation: it was never made, or lapsed and was given back", "reservation")
+        return settled
+
+    def revoke(self, token_id: str) -> bool:
+        """Refuse this token from now on; False if it was revoked before."""
+        if len(token_id) != 64 or set(token_id) - set("0123456789abcdef"):
+            raise BadRequest("token_id must be 64 lower-case hex digits, as l402-tokens lists them", "token_id")
+        return self._ledger.revoke(token_id, self._now())
+
+    def tokens(self, limit: int) -> Sequence[Token]:
+        return self._ledger.tokens(limit)
+
+    def sales(self) -> dict[str, int]:
+        return self._ledger.sales()
+
+    def _token(self, verified: l402.Verified, service: str) -> Token | l402.Refusal:
+        """The balance row; written on the first use after the node says that the invoice is paid."""
+        token_id = verified.token_id.hex()
+        if self._ledger.is_revoked(token_id):
+            return l402.Refusal(l402.Reason.REVOKED, "the seller revoked this token")
+        token = self._ledger.token(token_id)
+        if token:
+            return token
+        received_msat = self._wallet.received_msat(verified.payment_hash.hex())
+        if received_msat is None:
+            return l402.Refusal(l402.Reason.NOT_PAID, "the invoice of this token is not paid")
+        expires_at = verified.expires_at or 0
+        return self._ledger.open_token(
+            Token(
+                token_id,
+                verified.payment_hash.hex(),
+                service,
+                received_msat,
+                created_at=self._now(),
+                expires_at=expires_at,
+            )
+        )
+
+    def _decline(self, admission: Admission, refusal: l402.Refusal) -> Declined:
+        amount_msat = whole_sats_msat(max(admission.amount_msat, self.terms.bundle_msat))
+        token_id = self._random_bytes(32)
+        invoice = self._wallet.invoice(
+            amount_msat,
+            label=f"l402/{admission.service}/{token_id.hex()}",
+            description=" ".join(filter(None, ["L402", admission.service, admission.model])),
+            expiry_s=self.terms.challenge_s,
+        )
+        macaroon = l402.challenge_macaroon(
+            self._master_key,
+            bytes.fromhex(invoice.payment_hash),
+            token_id,
+            admission.service,
+            self._now() + self.terms.token_s,
+        )
+        lines = l402.Challenge(macaroon, invoice.bolt11).header_lines()
+        headers = tuple(("WWW-Authenticate", line) for line in lines)
+        return Declined(refusal.reason, refusal.detail, headers, amount_msat)
+
+
+def _exhausted(token: Token, amount_msat: int) -> l402.Refusal:
+    left = max(token.balance_msat, 0)
+    return l402.Refusal(
+        l402.Reason.EXHAUSTED,
+        f"this request may cost {amount_msat} msat and the token holds {left}: pay the new invoice, or ask for less",
+    )
