@@ -1,0 +1,194 @@
+"""Core Lightning over its RPC socket: as the Wallet inside the plugin, and, for a server beside the
+node, the plugin's till (`Gate`) and purse (`Payer`).
+
+The one module that knows lightningd's method names, shapes and error codes. RpcError texts repeat
+the whole call, credentials included, so none leaves this file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from pyln.client import LightningRpc, RpcError
+
+from lyceum.errors import BadInvoice, NodeError, from_rpc
+from lyceum.l402 import Challenge
+from lyceum.ports import Admitted, Declined, Invoice, Outcome, Payment, Settlement, Terms, Ticket
+
+NETWORKS = {"bc": "bitcoin", "tb": "testnet", "tbs": "signet", "bcrt": "regtest"}
+"""BOLT11 currency prefix -> the name that lightningd gives the network."""
+
+INVALID_PARAMETER = -32602
+LOST = 0
+
+
+def call(rpc: LightningRpc, method: str, params: Mapping[str, Any] | None = None) -> Any:
+    """One RPC call. Raises the LyceumError that a plugin method raised, or NodeError."""
+    refusal: dict[str, Any]
+    try:
+        return rpc.call(method, dict(params or {}))
+    except RpcError as error:
+        refusal = error.error if isinstance(error.error, dict) else {"code": LOST, "message": str(error.error)}
+    except (OSError, ValueError, TypeError) as error:
+        refusal = {"code": LOST, "message": f"no answer from the node at {rpc.socket_path}: {error}"}
+    code, message = int(refusal.get("code", LOST)), str(refusal.get("message", ""))
+    raise from_rpc(code, message) or NodeError(f"{method}: {message}", code)
+
+
+class ClnWallet:
+    """A `Wallet`. Blocking: call it from a thread that may wait."""
+
+    def __init__(self, rpc: LightningRpc) -> None:
+        self._rpc = rpc
+        self._network = ""
+
+    def network(self) -> str:
+        if not self._network:
+            self._network = str(call(self._rpc, "getinfo")["network"])
+        return self._network
+
+    def invoice(self, amount_msat: int, label: str, description: str, expiry_s: int) -> Invoice:
+        made = call(
+            self._rpc,
+            "invoice",
+            {"amount_msat": amount_msat, "label": label, "description": description, "expiry": expiry_s},
+        )
+        return Invoice(made["bolt11"], made["payment_hash"], amount_msat, made["expires_at"], self.network())
+
+    def received_msat(self, payment_hash: str) -> int | None:
+        found = call(self._rpc, "listinvoices", {"payment_hash": payment_hash})["invoices"]
+        paid = next((row for row in found if row["status"] == "paid"), None)
+        return int(paid["amount_received_msat"]) if paid else None
+
+    def decode(self, bolt11: str) -> Invoice:
+        try:
+            found = call(self._rpc, "decode", {"string": bolt11})
+        except NodeError as error:
+            if error.node_code == INVALID_PARAMETER:
+                raise BadInvoice(f"not an invoice: {error.message}") from None
+            raise
+        if found.get("type") != "bolt11 invoice" or not found.get("valid"):
+            raise BadInvoice("not a valid BOLT11 invoice")
+        return Invoice(
+            bolt11,
+            found["payment_hash"],
+            found.get("amount_msat"),
+            found["created_at"] + found["expiry"],
+            NETWORKS.get(found["currency"], found["currency"]),
+            found["payee"],
+            found.get("description", ""),
+        )
+
+    def pay(self, invoice: Invoice, max_fee_msat: int, label: str, timeout_s: int) -> Payment:
+        request = {"invstring": invoice.bolt11, "maxfee": max_fee_msat, "retry_for": timeout_s, "label": label}
+        try:
+            paid = call(self._rpc, "xpay", request)
+        except NodeError as error:
+            return self._after_error(invoice.payment_hash, error)
+        fee_msat = paid["amount_sent_msat"] - paid["amount_msat"]
+        return Payment(Outcome.SETTLED, paid["payment_preimage"], paid["amount_msat"], fee_msat)
+
+    def lookup(self, payment_hash: str) -> Payment:
+        rows = call(self._rpc, "listpays", {"payment_hash": payment_hash})["pays"]
+        by_status = {row["status"]: row for row in rows}
+        if "complete" in by_status:
+            return _settled(by_status["complete"])
+        if "pending" in by_status:
+            return Payment(Outcome.PENDING, detail="under way")
+        return Payment(Outcome.FAILED, detail="the node has no successful payment of this hash")
+
+    def _after_error(self, payment_hash: str, error: NodeError) -> Payment:
+        """xpay gave up or broke off; parts may still be on their way, so only listpays knows."""
+        try:
+            found = self.lookup(payment_hash)
+        except NodeError:
+            return Payment(Outcome.UNKNOWN, detail="the node does not answer")
+        if found.outcome is not Outcome.FAILED:
+            return found
+        if error.node_code == LOST:
+            return Payment(Outcome.UNKNOWN, detail="the node broke off the call")
+        return Payment(Outcome.FAILED, detail=error.message)
+
+
+def _settled(row: Mapping[str, Any]) -> Payment:
+    sent_msat = int(row["amount_sent_msat"])
+    amount_msat = int(row.get("amount_msat", sent_msat))
+    return Payment(Outcome.SETTLED, row["preimage"], amount_msat, sent_msat - amount_msat)
+
+
+def connect(socket: Path) -> LightningRpc:
+    """A client of the node's RPC socket. Raises NodeError if there is none."""
+    if not socket.exists():
+        raise NodeError(f"no lightningd RPC socket at {socket}: is the node running?")
+    return LightningRpc(str(socket))
+
+
+class PluginCalls:
+    """The plugin's methods, awaited. Payments wait for long, so they have threads of their own."""
+
+    def __init__(self, rpc: LightningRpc, threads: int = 64) -> None:
+        self._rpc = rpc
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="node")
+
+    async def __call__(self, method: str, **params: object) -> dict[str, Any]:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, call, self._rpc, method, params)
+
+
+class NodeGate:
+    """A `Gate` through `l402-admit` and `l402-settle` of the node's plugin."""
+
+    def __init__(self, plugin: PluginCalls, service: str) -> None:
+        self._plugin = plugin
+        self._service = service
+
+    async def admit(
+        self, authorization: Sequence[str], model: str, max_tokens: int, amount_msat: int
+    ) -> Admitted | Declined:
+        answer = await self._plugin(
+            "l402-admit",
+            authorization=list(authorization),
+            service=self._service,
+            amount_msat=amount_msat,
+            model=model,
+            max_tokens=max_tokens,
+        )
+        return Admitted(**answer["admitted"]) if "admitted" in answer else _declined(answer["declined"])
+
+    async def settle(self, reservation: str, charge_msat: int) -> Settlement:
+        return Settlement(**await self._plugin("l402-settle", reservation=reservation, charge_msat=charge_msat))
+
+
+def _declined(answer: Mapping[str, Any]) -> Declined:
+    headers = tuple((name, value) for name, value in answer["headers"])
+    return Declined(answer["reason"], answer["detail"], headers, answer["amount_msat"])
+
+
+class NodePayer:
+    """A `Payer` through `l402-pay` of the node's plugin: the wallet and its journal stay there."""
+
+    def __init__(self, plugin: PluginCalls) -> None:
+        self._plugin = plugin
+
+    async def kept(self, origin: str) -> Ticket | None:
+        found = await self._plugin("l402-kept", origin=origin)
+        return Ticket(**found["ticket"]) if "ticket" in found else None
+
+    async def pay(self, challenge: Challenge, origin: str, terms: Terms) -> Ticket:
+        paid = await self._plugin(
+            "l402-pay",
+            challenge=challenge.header_lines()[-1],
+            origin=origin,
+            cap_msat=terms.cap_msat,
+            fee_cap_msat=terms.fee_cap_msat,
+            payee=terms.payee,
+            purpose=terms.purpose,
+        )
+        return Ticket(**paid["ticket"])
+
+    async def discard(self, payment_hash: str) -> None:
+        await self._plugin("l402-discard", payment_hash=payment_hash)

@@ -1,0 +1,169 @@
+"""The buyer: check, journal, pay once, keep what was bought.
+
+Laws: every check comes before the journal, the journal before the wallet; one payment hash is paid
+at most once; an unknown outcome counts as spent until the node says otherwise. Knows no HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from weakref import WeakValueDictionary
+
+from lyceum.books import Purchase, PurseLedger
+from lyceum.errors import BadInvoice, OverBudget, PaymentFailed, PaymentUnknown
+from lyceum.l402 import Challenge, Credential
+from lyceum.money import text
+from lyceum.ports import Invoice, Outcome, Payment, Terms, Ticket, Wallet
+
+LEAST_LIFE_S = 5
+"""An invoice that lives shorter than this may expire under way."""
+
+
+class Purse:
+    def __init__(
+        self,
+        wallet: Wallet,
+        ledger: PurseLedger,
+        *,
+        now: Callable[[], int],
+        most_msat: int,
+        timeout_s: int = 60,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._wallet = wallet
+        self._ledger = ledger
+        self._now = now
+        self._timeout_s = timeout_s
+        self._pause = pause
+        self._guard = threading.Lock()
+        self._locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
+        self.most_msat = most_msat
+
+    def kept(self, origin: str) -> Ticket | None:
+        """The newest token that was paid for this origin and is not known to be used up."""
+        kept = self._ledger.kept(origin)
+        return _ticket(kept[0], paid_now=False) if kept else None
+
+    def discard(self, payment_hash: str) -> None:
+        self._ledger.discard(payment_hash)
+
+    def pay(self, challenge: Challenge, origin: str, terms: Terms) -> Ticket:
+        """Pay a challenge of `origin` once, however often it is asked.
+
+        Raises OverBudget, BadInvoice or PaymentFailed, after which nothing was paid; and
+        PaymentUnknown, after which the money may still go: asking again looks it up first.
+        """
+        invoice = self._checked(challenge, terms)
+        with self._one_at_a_time(invoice.payment_hash):
+            row, new = self._ledger.begin(_purchase(challenge, invoice, origin, terms, self._now()))
+            _same_deal(row, challenge, origin)
+            if row.outcome is Outcome.SETTLED:
+                return _ticket(row, paid_now=False)
+            if not new and not self._may_pay_again(row):
+                return _ticket(self._conclude(row, self._look_up(row)), paid_now=True)
+            payment = self._wallet.pay(invoice, terms.fee_cap_msat, f"lyceum: {terms.purpose}", self._timeout_s)
+            return _ticket(self._conclude(row, payment), paid_now=True)
+
+    def recover(self) -> Sequence[Purchase]:
+        """After a start: ask the node what became of every open row; returns those still open."""
+        for row in self._ledger.unfinished():
+            with self._one_at_a_time(row.payment_hash):  # not while a call is just paying it
+                self._ledger.finish(row.payment_hash, self._wallet.lookup(row.payment_hash))
+        return self._ledger.unfinished()
+
+    def spending(self) -> dict[str, int]:
+        return self._ledger.spending()
+
+    def purchases(self, limit: int) -> Sequence[Purchase]:
+        return self._ledger.purchases(limit)
+
+    def _one_at_a_time(self, payment_hash: str) -> threading.Lock:
+        with self._guard:
+            return self._locks.setdefault(payment_hash, threading.Lock())
+
+    def _checked(self, challenge: Challenge, terms: Terms) -> Invoice:
+        invoice = self._wallet.decode(challenge.invoice)
+        identifier = challenge.identifier()
+        if identifier and identifier.payment_hash.hex() != invoice.payment_hash:
+            raise BadInvoice("the macaroon belongs to another invoice: paying this one would buy nothing")
+        if invoice.network != self._wallet.network():
+            raise BadInvoice(f"the invoice is for {invoice.network}, this node is on {self._wallet.network()}")
+        if terms.payee and invoice.payee != terms.payee:
+            raise BadInvoice("the invoice pays another node than the seller's")
+        if invoice.expires_at < self._now() + LEAST_LIFE_S:
+            raise BadInvoice("the invoice has expired: ask the seller for a new one")
+        if invoice.amount_msat is None:
+            raise BadInvoice("the invoice names no amount, so the price is open: refused")
+        cap_msat = min(terms.cap_msat, self.most_msat)
+        if invoice.amount_msat > cap_msat:
+            raise OverBudget(f"the seller asks {text(invoice.amount_msat)}, the limit is {text(cap_msat)}")
+        return invoice
+
+    def _may_pay_again(self, row: Purchase) -> bool:
+        """Only a payment that the node itself calls failed is tried again."""
+        return row.outcome is Outcome.FAILED and self._ledger.retry(row.payment_hash)
+
+    def _look_up(self, row: Purchase) -> Payment:
+        deadline = self._now() + self._timeout_s
+        payment = self._wallet.lookup(row.payment_hash)
+        while payment.outcome is Outcome.PENDING and self._now() < deadline:
+            self._pause(0.25)
+            payment = self._wallet.lookup(row.payment_hash)
+        return payment
+
+    def _conclude(self, row: Purchase, payment: Payment) -> Purchase:
+        row = self._ledger.finish(row.payment_hash, payment)
+        if payment.outcome is Outcome.SETTLED:
+            return row
+        if payment.outcome is Outcome.FAILED:
+            raise PaymentFailed(f"the payment of {text(row.amount_msat)} failed: {payment.detail}")
+        at_stake = text(row.amount_msat + row.fee_cap_msat)
+        raise PaymentUnknown(
+            f"the payment is under way and may still succeed; {at_stake} count as spent until it is known. "
+            "Ask again to look it up: it will not be paid twice"
+        )
+
+
+class PursePayer:
+    """The purse as a `Payer`: each call waits on a thread, so none holds up the loop."""
+
+    def __init__(self, purse: Purse) -> None:
+        self._purse = purse
+
+    async def kept(self, origin: str) -> Ticket | None:
+        return await asyncio.to_thread(self._purse.kept, origin)
+
+    async def pay(self, challenge: Challenge, origin: str, terms: Terms) -> Ticket:
+        return await asyncio.to_thread(self._purse.pay, challenge, origin, terms)
+
+    async def discard(self, payment_hash: str) -> None:
+        await asyncio.to_thread(self._purse.discard, payment_hash)
+
+
+def _same_deal(row: Purchase, challenge: Challenge, origin: str) -> None:
+    """A seller who shows another seller's invoice must not be handed that one's credential."""
+    if (row.origin, row.macaroon) != (origin, challenge.macaroon_text):
+        raise BadInvoice("this invoice was already used for another token or another seller")
+
+
+def _purchase(challenge: Challenge, invoice: Invoice, origin: str, terms: Terms, now: int) -> Purchase:
+    return Purchase(
+        payment_hash=invoice.payment_hash,
+        origin=origin,
+        purpose=terms.purpose,
+        bolt11=challenge.invoice,
+        amount_msat=invoice.amount_msat or 0,
+        fee_cap_msat=terms.fee_cap_msat,
+        created_at=now,
+        macaroon=challenge.macaroon_text,
+    )
+
+
+def _ticket(row: Purchase, paid_now: bool) -> Ticket:
+    header = Credential.of(row.macaroon, row.preimage).header()
+    if not paid_now:
+        return Ticket(header, row.payment_hash)
+    return Ticket(header, row.payment_hash, row.amount_msat, row.fee_msat)
