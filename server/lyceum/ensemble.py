@@ -1,0 +1,215 @@
+"""A model of models: cut the question, ask the right members at once, account for every msat.
+
+Knows only the `Model` protocol, so a member may be local, bought or an ensemble itself. Whatever a
+member does, the others still answer; all members together never get more than the ask's budget.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from lyceum import router
+from lyceum.errors import LyceumError, NoAnswer, OverBudget, PaymentUnknown, PeerError
+from lyceum.money import text
+from lyceum.ports import Ask, Chunk, Delta, End, Member, Model, Offer, Price, Usage
+
+
+GAP = "\n\n"
+"""What stands between the answers to two parts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """Who can be asked now, and who was called and did not come."""
+
+    models: tuple[Model, ...]
+    absent: tuple[Member, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """One of our own models as a member: we pay nothing for it."""
+
+    model: Model
+
+    @property
+    def offer(self) -> Offer:
+        return replace(self.model.offer, price=Price(), bundle_msat=0)
+
+    async def weigh(self, ask: Ask) -> Usage:
+        return await self.model.weigh(ask)
+
+    def stream(self, ask: Ask) -> AsyncIterator[Chunk]:
+        return self.model.stream(ask)
+
+
+class Ensemble:
+    """`patience_s`: how long a member may be silent before the answer goes on without it.
+
+    `budget_msat`: the most that one answer may spend, also when its asker allows more, since a buyer
+    must not set what the seller spends; None leaves it to the ask.
+    """
+
+    def __init__(
+        self,
+        offer: Offer,
+        muster: Callable[[], Awaitable[Roster]],
+        budget_msat: int | None = None,
+        patience_s: float = 30,
+    ) -> None:
+        self.offer = offer
+        self._muster = muster
+        self._budget_msat = budget_msat
+        self._patience_s = patience_s
+
+    async def weigh(self, ask: Ask) -> Usage:
+        return self.offer.worst_case(ask)
+
+    async def stream(self, ask: Ask) -> AsyncIterator[Chunk]:
+        """Raises NoAnswer when nobody's field is touched; a failed consultation ends with "error"."""
+        ask = replace(ask, budget_msat=self._allowed_msat(ask))
+        roster = await self._muster()
+        consultations = self._plan(ask, roster)
+        tasks = [asyncio.create_task(consultation.run()) for consultation in consultations]
+        try:
+            for number, consultation in enumerate(consultations):
+                gap = any(earlier.said for earlier in consultations[:number])
+                async for delta in consultation.deltas():
+                    if gap:
+                        yield Delta(GAP)
+                    gap = False
+                    yield delta
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        yield _end(ask, consultations, roster.absent)
+
+    def _allowed_msat(self, ask: Ask) -> int:
+        most_msat = self._budget_msat
+        return ask.budget_msat if most_msat is None else min(ask.budget_msat or most_msat, most_msat)
+
+    def _plan(self, ask: Ask, roster: Roster) -> list[Consultation]:
+        offers = [model.offer for model in roster.models]
+        parts = router.plan(ask.question, offers)
+        if not parts:
+            raise NoAnswer(_nobody(roster))
+        prices = [router.first_payment_msat(offers[part.candidates[0]], ask) for part in parts]
+        shares = router.caps(prices, ask.budget_msat)
+        return [
+            Consultation(ask, part.text, [roster.models[n] for n in part.candidates], share, price, self._patience_s)
+            for part, share, price in zip(parts, shares, prices, strict=True)
+        ]
+
+
+@dataclass(slots=True)
+class Consultation:
+    """One part of the question: its candidates are tried in turn, with the money this part has."""
+
+    ask: Ask
+    text: str
+    candidates: Sequence[Model]
+    caps: router.Caps | None
+    price_msat: int
+    patience_s: float
+    members: list[Member] = field(default_factory=list)
+    said: str = ""
+    finish: str = "error"
+    _queue: asyncio.Queue[Delta | None] = field(default_factory=asyncio.Queue)
+
+    async def run(self) -> None:
+        try:
+            await self._try_candidates()
+        finally:
+            self._queue.put_nowait(None)
+
+    async def deltas(self) -> AsyncIterator[Delta]:
+        while (delta := await self._queue.get()) is not None:
+            yield delta
+
+    async def _try_candidates(self) -> None:
+        left_msat = self.caps.total_msat if self.caps else 0
+        for model in self.candidates:
+            price_msat = router.first_payment_msat(model.offer, self.ask)
+            (caps,) = router.caps([price_msat], left_msat)
+            if caps is None:
+                self.members.append(self._too_dear(model.offer, price_msat, left_msat))
+                continue
+            member = await self._consult(model, router.part_of(self.ask, model.offer, self.text, caps))
+            self.members.append(member)
+            left_msat -= _at_stake(member, caps)
+            if self.said:
+                return
+
+    async def _consult(self, model: Model, ask: Ask) -> Member:
+        started = time.monotonic()
+        try:
+            member = await self._listen(model, ask)
+        except LyceumError as error:
+            member = _lost(model.offer, ask, error.message, error.code)
+        except TimeoutError:
+            silent = f"silent for {self.patience_s:g} seconds after {len(self.said)} characters"
+            member = _lost(model.offer, ask, silent, PeerError.code)
+        except Exception as error:
+            member = _lost(model.offer, ask, f"failed ({type(error).__name__})", LyceumError.code)
+        return replace(member, seconds=round(time.monotonic() - started, 3), part=self.text)
+
+    async def _listen(self, model: Model, ask: Ask) -> Member:
+        chunks = model.stream(ask)
+        label = model.offer.model
+        try:
+            while True:
+                chunk = await asyncio.wait_for(anext(chunks), self.patience_s)
+                if isinstance(chunk, End):
+                    break
+                self._say(chunk.text, chunk.tokens, label)
+        finally:
+            await chunks.aclose()  # type: ignore[attr-defined]
+        self.finish = chunk.finish
+        if self.said:
+            self._say(f" [{label}]", 0, label)
+        return chunk.members[0] if chunk.members else _local(model.offer, chunk)
+
+    def _say(self, words: str, tokens: int, label: str) -> None:
+        self.said += words
+        self._queue.put_nowait(Delta(words, tokens, label))
+
+    def _too_dear(self, offer: Offer, price_msat: int, left_msat: int) -> Member:
+        error = f"may ask {text(price_msat)}, and the budget has {text(left_msat)} left for this part"
+        return Member(offer.node_id, offer.model, ok=False, error=error, code=OverBudget.code, part=self.text)
+
+
+def _lost(offer: Offer, ask: Ask, error: str, code: str) -> Member:
+    """A member that gave no account: all that it was given to spend may be spent."""
+    if ask.budget_msat:
+        error, code = f"{error}; up to {text(ask.budget_msat)} may have been paid", PaymentUnknown.code
+    return Member(offer.node_id, offer.model, ok=False, error=error, code=code)
+
+
+def _at_stake(member: Member, caps: router.Caps) -> int:
+    """What a consultation took from its money; all of it when a payment's outcome is not known."""
+    return caps.total_msat if member.code == PaymentUnknown.code else member.paid_msat + member.fee_msat
+
+
+def _local(offer: Offer, end: End) -> Member:
+    return Member(offer.node_id, offer.model, ok=end.finish != "error")
+
+
+def _nobody(roster: Roster) -> str:
+    absent = "; ".join(f"{member.model}: {member.error}" for member in roster.absent)
+    if not roster.models:
+        return f"no specialist could be reached ({absent or 'none is configured'})"
+    known = ", ".join(sorted({model.offer.model for model in roster.models}))
+    return f"no specialist's field touches this question; known here: {known}. Nothing was paid"
+
+
+def _end(ask: Ask, consultations: Sequence[Consultation], absent: tuple[Member, ...]) -> End:
+    said = [consultation for consultation in consultations if consultation.said]
+    cut_short = any(consultation.finish == "length" for consultation in said)
+    usage = Usage(input_chars=ask.input_chars, output_chars=len(GAP.join(consultation.said for consultation in said)))
+    members = [member for consultation in consultations for member in consultation.members]
+    finish = "error" if not said else "length" if cut_short else "stop"
+    return End(finish, usage, members=(*members, *absent))  # type: ignore[arg-type]

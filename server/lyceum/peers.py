@@ -1,0 +1,206 @@
+"""Specialists on other nodes as Models, over HTTP(S): visit a seller, ask it, pay when it says 402.
+
+`L402Auth` answers the 402 through a `Payer`; it is an httpx `Auth`, so it serves any client of any
+L402 seller. Everything a peer sends is bounded and checked; whatever it does ends in an `End`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+
+import httpx2 as httpx
+
+from lyceum import wire
+from lyceum.ensemble import Roster
+from lyceum.errors import LyceumError, PeerError
+from lyceum.l402 import Challenge, Malformed, parse_challenge
+from lyceum.ports import Ask, Chunk, End, Member, Model, Offer, Payer, Terms, Ticket, Usage
+from lyceum.router import first_payment_msat
+
+MAX_ANSWER = 8 << 20
+MAX_ERROR = 64 << 10
+VISIT_S = 5.0
+SPENT_REASONS = frozenset({"expired", "revoked", "wrong-service", "bad-signature", "bad-preimage", "unknown-token"})
+"""Refusals after which a kept token is of no use any more; `exhausted` may still fit a shorter ask."""
+
+
+class L402Auth(httpx.Auth):
+    """Sends the kept token of an origin; on a 402 buys one within `terms`, once, and asks again."""
+
+    def __init__(self, payer: Payer, terms: Terms) -> None:
+        self._payer = payer
+        self._terms = terms
+        self.ticket: Ticket | None = None
+
+    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        origin = origin_of(request.url)
+        self.ticket = await self._payer.kept(origin)
+        if self.ticket:
+            request.headers["Authorization"] = self.ticket.authorization
+        response = yield request
+        if response.status_code != httpx.codes.PAYMENT_REQUIRED:
+            return
+        body = await _bounded(response, MAX_ERROR)
+        response._content = body  # httpx reads it again before the second request, without a bound
+        reason = _reason(body)
+        if self.ticket and reason in SPENT_REASONS:
+            await self._payer.discard(self.ticket.payment_hash)
+        self.ticket = None
+        challenge = _challenge(response)
+        self.ticket = await self._payer.pay(challenge, origin, self._terms)
+        request.headers["Authorization"] = self.ticket.authorization
+        yield request
+
+
+def origin_of(url: httpx.URL) -> str:
+    """Scheme, host and port: where a token is good, and nowhere else."""
+    port = url.port or {"https": 443, "http": 80}.get(url.scheme, 0)
+    return f"{url.scheme}://{url.host}:{port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Seller:
+    """What a visit to a peer found: its offers, or why there are none."""
+
+    url: str
+    offers: tuple[Offer, ...] = ()
+    error: str = ""
+
+    @property
+    def node_id(self) -> str:
+        return next((offer.node_id for offer in self.offers), "")
+
+
+async def visit(client: httpx.AsyncClient, url: str) -> Seller:
+    """The price list of the seller at `url`, fetched anew. Never raises for what the seller does."""
+    try:
+        async with client.stream("GET", f"{url.rstrip('/')}/v1/models", timeout=VISIT_S) as response:
+            body = await _bounded(response, MAX_ANSWER)
+            if response.status_code != httpx.codes.OK:
+                raise PeerError(f"answered {response.status_code} instead of its list of models")
+            return Seller(url, tuple(wire.read_offers(body)))
+    except LyceumError as error:
+        return Seller(url, error=error.message)
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        return Seller(url, error=_network_fault(error))
+
+
+async def muster(client: httpx.AsyncClient, urls: Sequence[str], payer: Payer, own: Sequence[Model] = ()) -> Roster:
+    """Everybody who can be asked now: our own models and those of the sellers at `urls`."""
+    sellers = await asyncio.gather(*(visit(client, url) for url in urls))
+    bought = [PeerModel(client, seller.url, offer, payer) for seller in sellers for offer in seller.offers]
+    absent = [Member("", seller.url, ok=False, error=seller.error, code=PeerError.code) for seller in sellers]
+    return Roster((*own, *bought), tuple(member for member in absent if member.error))
+
+
+class PeerModel:
+    """A model that another node sells. Its `End` always carries one Member: what was paid, and how it went."""
+
+    def __init__(self, client: httpx.AsyncClient, url: str, offer: Offer, payer: Payer) -> None:
+        self.offer = offer
+        self._client = client
+        self._url = f"{url.rstrip('/')}/v1/chat/completions"
+        self._payer = payer
+
+    async def weigh(self, ask: Ask) -> Usage:
+        return self.offer.worst_case(ask)
+
+    async def stream(self, ask: Ask) -> AsyncIterator[Chunk]:
+        """Spends at most `ask.budget_msat`: the listed price first, what is left on routing."""
+        price_msat = first_payment_msat(self.offer, ask)
+        cap_msat = min(price_msat, ask.budget_msat)
+        terms = Terms(cap_msat, ask.budget_msat - cap_msat, self.offer.node_id, f"ask {self.offer.model}")
+        auth = L402Auth(self._payer, terms)
+        try:
+            async with self._client.stream("POST", self._url, json=wire.write_chat(ask), auth=auth) as response:
+                await _accept(response)
+                reader = wire.AnswerReader()
+                async for line in _lines(response):
+                    for delta in reader.feed(line):
+                        yield delta
+                end = reader.close()
+            yield replace(end, members=(self._member(ask, end, auth.ticket),))
+        except LyceumError as error:
+            yield self._failed(error.message, error.code, auth.ticket)
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            yield self._failed(_network_fault(error), PeerError.code, auth.ticket)
+
+    def _member(self, ask: Ask, end: End, ticket: Ticket | None) -> Member:
+        recounted = replace(end.usage, input_chars=ask.input_chars)
+        charged_msat = end.bill.charged_msat if end.bill else self.offer.price.cost_msat(recounted)
+        return replace(
+            self._account(ticket), charged_msat=charged_msat, credit_msat=end.bill.balance_msat if end.bill else 0
+        )
+
+    def _failed(self, error: str, code: str, ticket: Ticket | None) -> End:
+        return End("error", members=(replace(self._account(ticket), ok=False, error=error, code=code),))
+
+    def _account(self, ticket: Ticket | None) -> Member:
+        member = Member(self.offer.node_id, self.offer.model)
+        if ticket is None:
+            return member
+        return replace(member, payment_hash=ticket.payment_hash, paid_msat=ticket.amount_msat, fee_msat=ticket.fee_msat)
+
+
+async def _accept(response: httpx.Response) -> None:
+    if response.status_code == httpx.codes.OK:
+        return
+    said = _message(await _bounded(response, MAX_ERROR))
+    if response.status_code == httpx.codes.PAYMENT_REQUIRED:
+        raise PeerError(f"asks for payment again after it was paid: {said}")
+    raise PeerError(f"answered {response.status_code}: {said}")
+
+
+async def _bounded(response: httpx.Response, most: int) -> bytes:
+    """The whole body, or PeerError when it is longer than `most` bytes."""
+    body = b""
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > most:
+            raise PeerError(f"answered more than {most} bytes")
+    return body
+
+
+async def _lines(response: httpx.Response) -> AsyncIterator[str]:
+    """The lines of a body, of which at most `MAX_ANSWER` bytes are read."""
+    rest, read = b"", 0
+    async for chunk in response.aiter_bytes():
+        read += len(chunk)
+        if read > MAX_ANSWER:
+            raise PeerError(f"answered more than {MAX_ANSWER} bytes")
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line.decode("utf-8", "replace").rstrip("\r")
+
+
+def _challenge(response: httpx.Response) -> Challenge:
+    try:
+        return parse_challenge(response.headers.get_list("WWW-Authenticate"))
+    except Malformed as error:
+        raise PeerError(f"asks for payment, but its challenge cannot be read: {error.message}") from None
+
+
+def _reason(body: bytes) -> str:
+    found = _json(body)
+    return str(found.get("code", "")) if isinstance(found, dict) else ""
+
+
+def _message(body: bytes) -> str:
+    found = _json(body)
+    error = found.get("error") if isinstance(found, dict) else None
+    return str(error.get("message", ""))[:300] if isinstance(error, dict) else "no reason given"
+
+
+def _json(body: bytes) -> object:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _network_fault(error: Exception) -> str:
+    kind = "is silent" if isinstance(error, httpx.TimeoutException) else "cannot be reached"
+    return f"{kind} ({type(error).__name__})"
