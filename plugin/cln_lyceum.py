@@ -1,0 +1,443 @@
+#!/usr/bin/env python3
+"""Lyceum's Core Lightning plugin: a till that sells, a purse that pays, a desk that asks.
+
+It alone holds the root key, the books (SQLite in the lightning-dir) and the way to the wallet.
+It never imports llama_cpp or Starlette: C output on fd 1 would corrupt the node's protocol, and a
+crash of a model must not take the till down. pyln dispatches one call at a time, so every method
+runs on a thread of a pool and nothing here blocks the node.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+try:
+    import asyncio
+
+    import httpx2 as httpx
+    from pyln.client import Plugin
+    from pyln.client.plugin import Request, RpcException
+
+    from lyceum import l402
+    from lyceum.books import Purchase, Token
+    from lyceum.ensemble import Ensemble
+    from lyceum.errors import BadRequest, ConfigError, LyceumError, NoAnswer
+    from lyceum.ledger import Database, PurseBook, TillBook
+    from lyceum.money import check_msat
+    from lyceum.node import ClnWallet, call
+    from lyceum.peers import Seller, muster, visit
+    from lyceum.ports import Ask, Declined, End, Message, Offer, Terms
+    from lyceum.purse import Purse, PursePayer
+    from lyceum.till import Admission, Till, TillTerms
+    from lyceum.wire import write_offer
+except ModuleNotFoundError as missing:
+    # lightningd then logs "disabled itself" with this reason instead of a dead process.
+    reason = f"{missing}: install cln-lyceum into the Python that starts this plugin ({sys.executable})"
+    if os.environ.get("LIGHTNINGD_PLUGIN") != "1":
+        sys.exit(reason)
+    asked = json.loads(sys.stdin.readline())
+    sys.stdout.write(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": {"disable": reason}}) + "\n\n")
+    sys.stdout.flush()
+    sys.exit(0)
+
+ROOT_KEY = "lyceum l402 root key 0"
+"""What makesecret derives the macaroons' root key from; another text would void every token."""
+
+EVERYBODY = Offer("ensemble", "the specialists of every configured peer")
+
+Work = Callable[..., dict[str, Any]]
+
+
+class Lyceum(Plugin):  # type: ignore[misc]
+    """The plugin with its rooms, which `init` furnishes."""
+
+    till: Till
+    purse: Purse
+
+    def peers(self) -> list[str]:
+        return _urls(self.get_option("lyceum-peers"))
+
+
+plugin = Lyceum()
+quick = ThreadPoolExecutor(8, thread_name_prefix="till")
+patient = ThreadPoolExecutor(64, thread_name_prefix="purse")
+
+
+def method(name: str, pool: ThreadPoolExecutor) -> Callable[[Work], Work]:
+    """Serve `work` as an RPC method from `pool`; a LyceumError becomes an RPC error with its code.
+
+    `request` comes first in the signature: pyln inserts it by position, and lightning-cli leaves
+    trailing arguments out. It reaches the work only when that asks for it.
+    """
+
+    def register(work: Work) -> Work:
+        own = list(inspect.signature(work).parameters.values())
+        wants_request = bool(own) and own[0].name == "request"
+        slot = inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+        def handle(request: Request, *args: Any, **params: Any) -> None:
+            pool.submit(_answer, request, work, (request, *args) if wants_request else args, params)
+
+        handle.__signature__ = inspect.Signature(own if wants_request else [slot, *own])  # type: ignore[attr-defined]
+        handle.__doc__ = work.__doc__
+        plugin.add_method(name, handle, background=True, description=work.__doc__)
+        return work
+
+    return register
+
+
+def _answer(request: Request, work: Work, args: tuple[Any, ...], params: dict[str, Any]) -> None:
+    """Outside the `except` the error carries no traceback to the caller."""
+    try:
+        result = work(*args, **params)
+    except LyceumError as error:
+        failure = RpcException(error.message, error.rpc_code)
+    except Exception as error:
+        plugin.log(f"{request.method} failed: {type(error).__name__} in {_place(error)}", level="warn")
+        failure = RpcException(f"internal error in {request.method}; the node's log says where", LyceumError.rpc_code)
+    else:
+        request.set_result(result)
+        return
+    request.set_exception(failure)
+
+
+def _place(error: Exception) -> str:
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else "?"
+
+
+# Options. Those marked dynamic can be changed by `lightning-cli setconfig` without a restart.
+
+
+def _set_terms(_: Plugin, name: str, value: Any) -> None:
+    field = {
+        "lyceum-bundle-msat": "bundle_msat",
+        "lyceum-token-expiry": "token_s",
+        "lyceum-challenge-expiry": "challenge_s",
+    }
+    plugin.till.terms = replace(plugin.till.terms, **{field[name]: int(value)})
+
+
+def _set_most(_: Plugin, __: str, value: Any) -> None:
+    plugin.purse.most_msat = msat("lyceum-max-payment-msat", value)
+
+
+def _set_patience(_: Plugin, name: str, value: Any) -> None:
+    _count(name, value)
+
+
+def _set_peers(_: Plugin, __: str, value: Any) -> None:
+    _urls(value)
+
+
+plugin.add_option(
+    "lyceum-bundle-msat",
+    1000,
+    "Least that a first payment to us buys, in msat; the rest stays on the token.",
+    opt_type="int",
+    dynamic=True,
+    on_change=_set_terms,
+)
+plugin.add_option(
+    "lyceum-token-expiry",
+    30 * 24 * 3600,
+    "Seconds that a token sold by us stays good.",
+    opt_type="int",
+    dynamic=True,
+    on_change=_set_terms,
+)
+plugin.add_option(
+    "lyceum-challenge-expiry",
+    600,
+    "Seconds that the invoice of a challenge stays payable.",
+    opt_type="int",
+    dynamic=True,
+    on_change=_set_terms,
+)
+plugin.add_option(
+    "lyceum-max-payment-msat",
+    1_000_000,
+    "Most that any single payment for a token may be, in msat, whoever asks.",
+    opt_type="int",
+    dynamic=True,
+    on_change=_set_most,
+)
+plugin.add_option(
+    "lyceum-peers",
+    "",
+    "Sellers to consult: their servers' URLs, separated by commas.",
+    dynamic=True,
+    on_change=_set_peers,
+)
+
+
+plugin.add_option(
+    "lyceum-patience",
+    30,
+    "Seconds that a seller may be silent before an answer goes on without it.",
+    opt_type="int",
+    dynamic=True,
+    on_change=_set_patience,
+)
+
+
+@plugin.init()
+def init(configuration: dict[str, Any], **_: Any) -> dict[str, str] | None:
+    try:
+        _furnish(Path(configuration["lightning-dir"]))
+    except (LyceumError, ValueError) as error:
+        return {"disable": str(error)}
+    patient.submit(plugin.purse.recover)
+    return None
+
+
+def _furnish(directory: Path) -> None:
+    wallet = ClnWallet(plugin.rpc)
+    database = Database(directory / "lyceum.sqlite3")
+    secret = bytes.fromhex(call(plugin.rpc, "makesecret", {"string": ROOT_KEY})["secret"])
+    terms = TillTerms(
+        *(plugin.get_option(f"lyceum-{name}") for name in ("bundle-msat", "token-expiry", "challenge-expiry"))
+    )
+    most_msat = msat("lyceum-max-payment-msat", plugin.get_option("lyceum-max-payment-msat"))
+    plugin.peers()
+    plugin.till = Till(wallet, TillBook(database), secret, terms, now=_now, random_bytes=secrets.token_bytes)
+    plugin.purse = Purse(wallet, PurseBook(database), now=_now, most_msat=most_msat)
+
+
+def _now() -> int:
+    return int(time.time())
+
+
+# The till: for any HTTP service beside the node, with or without models.
+
+
+@method("l402-admit", quick)
+def admit(
+    service: Any, amount_msat: Any, authorization: Any = None, model: Any = None, max_tokens: Any = None
+) -> dict[str, Any]:
+    """Verify the Authorization header line(s) of a request and reserve {amount_msat} of its token.
+
+    Answers `admitted` with a reservation to settle, or `declined` with the reason and the headers
+    of a 402 that sells a token for {service}.
+    """
+    answer = plugin.till.admit(_admission(service, amount_msat, authorization, model, max_tokens))
+    return {"declined" if isinstance(answer, Declined) else "admitted": asdict(answer)}
+
+
+@method("l402-settle", quick)
+def settle(reservation: Any, charge_msat: Any) -> dict[str, Any]:
+    """Charge {charge_msat} of a {reservation}, at most all of it; the rest returns to the token."""
+    return asdict(plugin.till.settle(_word("reservation", reservation), msat("charge_msat", charge_msat)))
+
+
+@method("l402-verify", quick)
+def verify(service: Any, authorization: Any, model: Any = None, max_tokens: Any = None) -> dict[str, Any]:
+    """Say whether an Authorization header is good for {service} and what its token holds. Charges nothing."""
+    found = plugin.till.verify(_admission(service, 1, authorization, model, max_tokens))
+    if isinstance(found, l402.Refusal):
+        return {"valid": False, "reason": found.reason, "detail": found.detail}
+    return {"valid": True, **_sold(found)}
+
+
+@method("l402-tokens", quick)
+def tokens(limit: Any = 100) -> dict[str, Any]:
+    """The newest tokens that were sold and bought here, without their secrets."""
+    most = _count("limit", limit)
+    return {
+        "sold": [_sold(token) for token in plugin.till.tokens(most)],
+        "bought": [_bought(purchase) for purchase in plugin.purse.purchases(most)],
+    }
+
+
+@method("l402-revoke", quick)
+def revoke(token_id: Any) -> dict[str, Any]:
+    """Refuse the token {token_id} from now on. What its holder had left is not paid back by this."""
+    return {"token_id": token_id, "revoked_now": plugin.till.revoke(_word("token_id", token_id))}
+
+
+@method("l402-stats", quick)
+def stats() -> dict[str, Any]:
+    """What was sold (credit, spent, reserved, still owed as balance), bought (paid, fees, open), and on what terms."""
+    return {"sold": plugin.till.sales(), "bought": plugin.purse.spending(), "terms": asdict(plugin.till.terms)}
+
+
+# The purse.
+
+
+@method("l402-pay", patient)
+def pay(
+    challenge: Any, origin: Any, cap_msat: Any, fee_cap_msat: Any = 5000, payee: Any = "", purpose: Any = ""
+) -> dict[str, Any]:
+    """Pay the {challenge} (the text of a WWW-Authenticate header) of {origin}, and return the credential.
+
+    At most {cap_msat} for the invoice and {fee_cap_msat} for its route; {payee}, if given, is the
+    node that must be paid. The same challenge is never paid twice.
+    """
+    parsed = l402.parse_challenge([_word("challenge", challenge)])
+    terms = Terms(msat("cap_msat", cap_msat), msat("fee_cap_msat", fee_cap_msat), str(payee), str(purpose)[:200])
+    return {"ticket": asdict(plugin.purse.pay(parsed, _word("origin", origin), terms))}
+
+
+@method("l402-kept", quick)
+def kept(origin: Any) -> dict[str, Any]:
+    """The newest usable credential that was bought from {origin} (scheme://host:port), if there is one."""
+    ticket = plugin.purse.kept(_word("origin", origin))
+    return {"ticket": asdict(ticket)} if ticket else {}
+
+
+@method("l402-discard", quick)
+def discard(payment_hash: Any) -> dict[str, Any]:
+    """Forget the credential bought with {payment_hash}: its seller refuses it for good."""
+    plugin.purse.discard(_word("payment_hash", payment_hash))
+    return {"payment_hash": payment_hash}
+
+
+# The desk.
+
+
+@method("lyceum-ask", patient)
+def ask(request: Request, question: Any, budget_msat: Any, max_tokens: Any = None) -> dict[str, Any]:
+    """Ask the specialists of your peers a {question} and pay them, {budget_msat} in all at most.
+
+    Answers with the text, who contributed, and what each was paid. Callers that enable
+    notifications get the text as it is written, as messages of level debug.
+    """
+    if max_tokens is not None:
+        max_tokens = _count("max_tokens", max_tokens)
+    asked = Ask("ensemble", (Message("user", str(question)),), max_tokens, budget_msat=msat("budget_msat", budget_msat))
+    if not plugin.peers():
+        raise NoAnswer("no peers to ask: set lyceum-peers to the URLs of sellers")
+    text, end = asyncio.run(_consult(asked, lambda words: request.notify(words, "debug")))
+    return {
+        "network": call(plugin.rpc, "getinfo")["network"],
+        "answer": text,
+        **account(end),
+        "budget_msat": asked.budget_msat,
+    }
+
+
+async def _consult(asked: Ask, show: Callable[[str], None]) -> tuple[str, End]:
+    patience_s = _count("lyceum-patience", plugin.get_option("lyceum-patience"))
+    payer = PursePayer(plugin.purse)
+    async with httpx.AsyncClient(timeout=patience_s) as client:
+        ensemble = Ensemble(EVERYBODY, lambda: muster(client, plugin.peers(), payer), patience_s=patience_s)
+        text = ""
+        async for chunk in ensemble.stream(asked):
+            if isinstance(chunk, End):
+                return text, chunk
+            text += chunk.text
+            show(chunk.text)
+    raise NoAnswer("the ensemble broke off")
+
+
+def account(end: End) -> dict[str, Any]:
+    return {
+        "finish": end.finish,
+        "members": [asdict(member) for member in end.members],
+        "total_msat": sum(member.charged_msat + member.fee_msat for member in end.members),
+        "paid_msat": sum(member.paid_msat + member.fee_msat for member in end.members),
+    }
+
+
+@method("lyceum-models", patient)
+def models() -> dict[str, Any]:
+    """The specialists that your peers sell now, with fields, limits and prices."""
+    return {
+        "models": [
+            {"url": seller.url, "model": offer.model, **write_offer(offer)["lyceum"]}
+            for seller in _visit_all()
+            for offer in seller.offers
+        ]
+    }
+
+
+@method("lyceum-peers", patient)
+def peers() -> dict[str, Any]:
+    """The sellers in lyceum-peers: who answers, with how many models, and who does not, and why."""
+    return {
+        "peers": [
+            {"url": seller.url, "node_id": seller.node_id, "models": len(seller.offers), "error": seller.error}
+            for seller in _visit_all()
+        ]
+    }
+
+
+def _visit_all() -> Sequence[Seller]:
+    async def visit_all() -> Sequence[Seller]:
+        async with httpx.AsyncClient() as client:
+            return await asyncio.gather(*(visit(client, url) for url in plugin.peers()))
+
+    return asyncio.run(visit_all())
+
+
+# Parameters: lightning-cli sends numbers as numbers and everything else as text.
+
+
+def msat(name: str, value: Any) -> int:
+    """An amount as lightningd writes it: 1000, "1000" or "1000msat"."""
+    text = str(value).removesuffix("msat")
+    if isinstance(value, bool) or not text.isascii() or not text.isdigit():
+        raise BadRequest(f"{name} must be a number of msat such as 1000, not {value!r}", name)
+    try:
+        return check_msat(name, int(text))
+    except ValueError as error:
+        raise BadRequest(str(error), name) from None
+
+
+def _count(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not str(value).isdigit() or not 1 <= int(value) <= 100_000:
+        raise BadRequest(f"{name} must be a number from 1 to 100000", name)
+    return int(value)
+
+
+def _word(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise BadRequest(f"{name} must be a non-empty text", name)
+    return value
+
+
+def _admission(service: Any, amount_msat: Any, authorization: Any, model: Any, max_tokens: Any) -> Admission:
+    lines = [authorization] if isinstance(authorization, str) else authorization or []
+    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+        raise BadRequest("authorization must be a header line or a list of them", "authorization")
+    try:
+        return Admission(tuple(lines), _word("service", service), msat("amount_msat", amount_msat), model, max_tokens)
+    except ValueError as error:
+        raise BadRequest(str(error)) from None
+
+
+def _urls(value: Any) -> list[str]:
+    urls = [url.strip() for url in str(value or "").split(",") if url.strip()]
+    wrong = next((url for url in urls if not url.startswith(("http://", "https://"))), None)
+    if wrong:
+        raise ConfigError(f"lyceum-peers: {wrong!r} is not a URL that starts with http:// or https://")
+    return urls
+
+
+def _sold(token: Token) -> dict[str, Any]:
+    return {**asdict(token), "balance_msat": token.balance_msat}
+
+
+def _bought(purchase: Purchase) -> dict[str, Any]:
+    secret = {"macaroon", "preimage", "bolt11"}
+    return {name: value for name, value in asdict(purchase).items() if name not in secret}
+
+
+def main() -> None:
+    plugin.run()
+
+
+if __name__ == "__main__":
+    main()
