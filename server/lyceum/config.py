@@ -1,0 +1,210 @@
+"""The server's TOML file as frozen values. Every mistake names the key, the file and the line.
+
+The only module that reads a configuration; nothing below it knows that there is a file.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from lyceum.errors import ConfigError
+from lyceum.money import MAX_MSAT
+from lyceum.ports import Price, Unit
+
+T = TypeVar("T")
+
+STARTER = """\
+# Lyceum server. Every key is shown with its default unless it is commented out.
+
+[server]
+host = "127.0.0.1"
+port = 9402
+# The Lightning node's RPC socket. Without it every model is free.
+node = "~/.lightning/bitcoin/lightning-rpc"
+# The name that the tokens are sold for; letters a-z, digits, - and _.
+service = "lyceum"
+
+# One table for each GGUF file. Name, description and topics default to the file's own metadata.
+[[model]]
+path = "models/austrian-economics/austrian-economics.Q8_0.gguf"
+# name = "austrian-economics"
+# description = "..."
+# topics = ["prices", "money"]
+n_ctx = 512          # tokens of prompt and answer together
+max_tokens = 200     # the longest answer sold
+n_gpu_layers = 0     # -1: all of them on the GPU
+# threads = 1        # default: one for small files, else the cores but one
+queue = 16           # requests that may wait; more are told to come back
+# Prices in msat. unit: "char" (the buyer can recount) or "token".
+unit = "char"
+base_msat = 100
+input_per_1k_msat = 200
+output_per_1k_msat = 1000
+
+# A model that asks the models above and those of other sellers, and pays them.
+# [ensemble]
+# name = "ensemble"
+# peers = ["https://specialists.example"]
+# budget_msat = 10000      # the most it spends on one answer, routing fees included
+# base_msat = 12000        # what it costs to ask it; more than the budget, or you pay for your buyers
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTable:
+    host: str = "127.0.0.1"
+    port: int = 9402
+    node: str = ""
+    service: str = "lyceum"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTable:
+    path: str
+    name: str = ""
+    description: str = ""
+    topics: list[str] = field(default_factory=list)
+    n_ctx: int = 2048
+    max_tokens: int = 512
+    n_gpu_layers: int = 0
+    threads: int = 0
+    queue: int = 16
+    unit: str = "char"
+    base_msat: int = 0
+    input_per_1k_msat: int = 0
+    output_per_1k_msat: int = 0
+
+    def price(self) -> Price:
+        return Price(self.base_msat, self.input_per_1k_msat, self.output_per_1k_msat, Unit(self.unit))
+
+
+@dataclass(frozen=True, slots=True)
+class EnsembleTable:
+    name: str = "ensemble"
+    peers: list[str] = field(default_factory=list)
+    budget_msat: int = 10_000
+    patience_s: int = 30
+    base_msat: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """`directory` is the file's own: relative model paths start there."""
+
+    directory: Path
+    server: ServerTable
+    models: tuple[ModelTable, ...]
+    ensemble: EnsembleTable | None
+
+    def model_path(self, table: ModelTable) -> Path:
+        return self.directory / Path(table.path).expanduser()
+
+
+def load(path: Path) -> Config:
+    """Raises ConfigError naming the key, the file and the line."""
+    try:
+        source = path.read_text(encoding="utf-8")
+        found = tomllib.loads(source)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}; `lyceum init` writes a starter file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    return _Reader(path, source).config(found)
+
+
+class _Reader:
+    """Checks tables against the dataclasses above."""
+
+    def __init__(self, path: Path, source: str) -> None:
+        self._path = path
+        self._lines = source.splitlines()
+
+    def config(self, found: Mapping[str, Any]) -> Config:
+        unknown = next((key for key in found if key not in {"server", "model", "ensemble"}), None)
+        if unknown:
+            raise self._error(unknown, f"unknown table or key {unknown!r}; known: server, model, ensemble")
+        models = found.get("model", [])
+        if not isinstance(models, list) or not all(isinstance(table, dict) for table in models):
+            raise self._error("model", "write each model as its own [[model]] table")
+        config = Config(
+            self._path.resolve().parent,
+            self._table(ServerTable, found.get("server", {}), "server"),
+            tuple(self._table(ModelTable, table, "model", number) for number, table in enumerate(models)),
+            self._table(EnsembleTable, found["ensemble"], "ensemble") if "ensemble" in found else None,
+        )
+        if not config.models and not config.ensemble:
+            raise ConfigError(f"{self._path}: nothing to serve: add a [[model]] table or an [ensemble]")
+        return config
+
+    def _table(self, kind: type[T], found: Any, table: str, number: int = 0) -> T:
+        known = {entry.name: entry for entry in fields(kind)}  # type: ignore[arg-type]
+        hints = get_type_hints(kind)
+        if not isinstance(found, dict):
+            raise self._error(table, f"{table} must be a table")
+        for key, value in found.items():
+            if key not in known:
+                raise self._error(key, f"unknown key {key!r}; known in [{table}]: {', '.join(known)}", table, number)
+            wrong = _wrong(value, hints[key], key)
+            if wrong:
+                raise self._error(key, wrong, table, number)
+        missing = [name for name, entry in known.items() if _required(entry) and name not in found]
+        if missing:
+            raise self._error("", f"[{table}] lacks {', '.join(missing)}", table, number)
+        return kind(**found)
+
+    def _error(self, key: str, message: str, table: str = "", number: int = 0) -> ConfigError:
+        return ConfigError(f"{self._path}, line {self._line(key, table, number)}: {message}")
+
+    def _line(self, key: str, table: str, number: int) -> int:
+        """Where `key` stands in the given table; the table's header when there is no key."""
+        header = re.compile(rf"\s*\[\[?\s*{re.escape(table)}\s*\]")
+        starts = [at for at, line in enumerate(self._lines) if table and header.match(line)]
+        start = starts[number] if number < len(starts) else 0
+        entry = re.compile(rf'\s*\[*\s*"?{re.escape(key)}"?\s*[=\].]')
+        lines = range(start, len(self._lines)) if key else ()
+        return next((at for at in lines if entry.match(self._lines[at])), start) + 1
+
+
+def _required(entry: Any) -> bool:
+    return entry.default is MISSING and entry.default_factory is MISSING
+
+
+def _wrong(value: Any, hint: Any, key: str) -> str:
+    """Why `value` cannot be the value of `key`; empty if it can."""
+    if hint is int and (isinstance(value, bool) or not isinstance(value, int)):
+        return f"{key} must be a whole number, not {value!r}"
+    if hint is str and not isinstance(value, str):
+        return f"{key} must be text in quotes, not {value!r}"
+    if hint == list[str] and not (isinstance(value, list) and all(isinstance(entry, str) for entry in value)):
+        return f"{key} must be a list of texts, not {value!r}"
+    range_text, within = BOUNDS.get(key, ("", lambda _: True))
+    return "" if within(value) else f"{key} = {value!r} is out of range: {range_text}"
+
+
+BOUNDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "port": ("1 to 65535, or 0 for any free one", lambda value: 0 <= value <= 65535),
+    "service": (
+        "1 to 32 of a-z, 0-9, - and _",
+        lambda value: re.fullmatch(r"[a-z0-9_-]{1,32}", value) is not None,
+    ),
+    "name": (
+        "1 to 64 of A-Z, a-z, 0-9 and . _ / -",
+        lambda value: re.fullmatch(r"[A-Za-z0-9._/-]{1,64}", value) is not None,
+    ),
+    "unit": ('"char" or "token"', lambda value: value in set(Unit)),
+    "n_ctx": ("64 to 1048576 tokens", lambda value: 64 <= value <= 1 << 20),
+    "max_tokens": ("1 to 1048576 tokens", lambda value: 1 <= value <= 1 << 20),
+    "n_gpu_layers": ("-1 (all) or more", lambda value: value >= -1),
+    "threads": ("0 (chosen for the machine) to 256", lambda value: 0 <= value <= 256),
+    "queue": ("1 to 10000 requests", lambda value: 1 <= value <= 10_000),
+    "patience_s": ("1 to 600 seconds", lambda value: 1 <= value <= 600),
+    **dict.fromkeys(
+        ("base_msat", "input_per_1k_msat", "output_per_1k_msat", "budget_msat"),
+        (f"0 to {MAX_MSAT} msat", lambda value: 0 <= value <= MAX_MSAT),
+    ),
+}
