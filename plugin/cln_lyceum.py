@@ -37,7 +37,7 @@ try:
     from lyceum.node import ClnWallet, call
     from lyceum.peers import Seller, muster, visit
     from lyceum.ports import Ask, Declined, End, Message, Offer, Terms
-    from lyceum.purse import Purse, PursePayer
+    from lyceum.purse import LONGEST_PAYMENT_S, Purse, PursePayer
     from lyceum.till import Admission, Till, TillTerms
     from lyceum.wire import write_offer
 except ModuleNotFoundError as missing:
@@ -332,7 +332,9 @@ async def _consult(asked: Ask, show: Callable[[str], None]) -> tuple[str, End]:
     patience_s = _count("lyceum-patience", plugin.get_option("lyceum-patience"))
     payer = PursePayer(plugin.purse)
     async with httpx.AsyncClient(timeout=patience_s) as client:
-        ensemble = Ensemble(EVERYBODY, lambda: muster(client, plugin.peers(), payer), patience_s=patience_s)
+        ensemble = Ensemble(
+            EVERYBODY, lambda: muster(client, plugin.peers(), payer), patience_s=patience_s + LONGEST_PAYMENT_S
+        )
         text = ""
         async for chunk in ensemble.stream(asked):
             if isinstance(chunk, End):

@@ -87,10 +87,11 @@ class Shop:
         return JSONResponse({"status": "ok", "models": sorted(self._models)})
 
     async def list_models(self, _: Request) -> Response:
-        return JSONResponse(wire.write_offers(model.offer for model in self._models.values()))
+        return JSONResponse(wire.write_offers(await self._listed(self._models.values())))
 
     async def show_model(self, request: Request) -> Response:
-        return JSONResponse(wire.write_offer(self._find(request.path_params["model"]).offer))
+        (offer,) = await self._listed([self._find(request.path_params["model"])])
+        return JSONResponse(wire.write_offer(offer))
 
     async def chat(self, request: Request) -> Response:
         wanted = wire.read_chat(await _body(request))
@@ -102,6 +103,11 @@ class Shop:
         first = await _or_gone(request, _first(chunks))
         events = _events(first, chunks, envelope, wanted.include_usage)
         return EventStream(events, media_type="text/event-stream", headers=NO_STORE)
+
+    async def _listed(self, models: Iterable[Model]) -> list[Offer]:
+        """The offers, with what the till wants for a first payment today."""
+        bundle_msat = await self._gate.bundle_msat() if self._gate else 0
+        return [replace(model.offer, bundle_msat=bundle_msat) for model in models]
 
     def _find(self, name: str) -> Model:
         try:

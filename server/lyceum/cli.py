@@ -191,7 +191,8 @@ def _init(options: Any) -> int:
 
 
 def _show(words: str) -> None:
-    print(words, end="", flush=True)
+    """To the terminal at once, without the control characters that a seller may have put into its answer."""
+    print("".join(char for char in words if char.isprintable() or char in "\n\t"), end="", flush=True)
 
 
 def _silent(_: str) -> None:

@@ -55,7 +55,7 @@ class Stage:
         before = self.balances_msat()
         rpc = self.alice.rpc
         with rpc.notify(lambda message, **_: say(message)):
-            answer = call(rpc, "lyceum-ask", {"question": question, "budget_msat": budget_msat})
+            answer: dict[str, Any] = call(rpc, "lyceum-ask", {"question": question, "budget_msat": budget_msat})
         after = settled_balances(self, before, answer["paid_msat"])
         books = {"balances_before_msat": before, "balances_after_msat": after}
         return answer | {"network": self.network, "question": question} | books

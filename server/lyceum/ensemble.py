@@ -16,9 +16,11 @@ from lyceum.errors import LyceumError, NoAnswer, OverBudget, PaymentUnknown, Pee
 from lyceum.money import text
 from lyceum.ports import Ask, Chunk, Delta, End, Member, Model, Offer, Price, Usage
 
-
 GAP = "\n\n"
 """What stands between the answers to two parts."""
+
+LONGEST_S = 600
+"""A member that still speaks after so many seconds is cut off: drop by drop it could hold us for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,8 @@ class Own:
 
 
 class Ensemble:
-    """`patience_s`: how long a member may be silent before the answer goes on without it.
+    """`patience_s`: how long a member may be silent before the answer goes on without it; longer than
+    it takes to pay one, or a payment that is merely slow counts as lost.
 
     `budget_msat`: the most that one answer may spend, also when its asker allows more, since a buyer
     must not set what the seller spends; None leaves it to the ask.
@@ -100,8 +103,8 @@ class Ensemble:
         prices = [router.first_payment_msat(offers[part.candidates[0]], ask) for part in parts]
         shares = router.caps(prices, ask.budget_msat)
         return [
-            Consultation(ask, part.text, [roster.models[n] for n in part.candidates], share, price, self._patience_s)
-            for part, share, price in zip(parts, shares, prices, strict=True)
+            Consultation(ask, part.text, [roster.models[n] for n in part.candidates], share, self._patience_s)
+            for part, share in zip(parts, shares, strict=True)
         ]
 
 
@@ -113,7 +116,6 @@ class Consultation:
     text: str
     candidates: Sequence[Model]
     caps: router.Caps | None
-    price_msat: int
     patience_s: float
     members: list[Member] = field(default_factory=list)
     said: str = ""
@@ -151,7 +153,7 @@ class Consultation:
         except LyceumError as error:
             member = _lost(model.offer, ask, error.message, error.code)
         except TimeoutError:
-            silent = f"silent for {self.patience_s:g} seconds after {len(self.said)} characters"
+            silent = f"silent for {self.patience_s:g} s, or not done in {LONGEST_S} s, at {len(self.said)} characters"
             member = _lost(model.offer, ask, silent, PeerError.code)
         except Exception as error:
             member = _lost(model.offer, ask, f"failed ({type(error).__name__})", LyceumError.code)
@@ -160,9 +162,11 @@ class Consultation:
     async def _listen(self, model: Model, ask: Ask) -> Member:
         chunks = model.stream(ask)
         label = model.offer.model
+        deadline = time.monotonic() + LONGEST_S
         try:
             while True:
-                chunk = await asyncio.wait_for(anext(chunks), self.patience_s)
+                left_s = deadline - time.monotonic()
+                chunk = await asyncio.wait_for(anext(chunks), min(self.patience_s, left_s))
                 if isinstance(chunk, End):
                     break
                 self._say(chunk.text, chunk.tokens, label)

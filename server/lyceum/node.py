@@ -162,6 +162,9 @@ class NodeGate:
     async def settle(self, reservation: str, charge_msat: int) -> Settlement:
         return Settlement(**await self._plugin("l402-settle", reservation=reservation, charge_msat=charge_msat))
 
+    async def bundle_msat(self) -> int:
+        return int((await self._plugin("l402-stats"))["terms"]["bundle_msat"])
+
 
 def _declined(answer: Mapping[str, Any]) -> Declined:
     headers = tuple((name, value) for name, value in answer["headers"])

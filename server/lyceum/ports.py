@@ -314,6 +314,10 @@ class Gate(Protocol):
 
     async def settle(self, reservation: str, charge_msat: int) -> Settlement: ...
 
+    async def bundle_msat(self) -> int:
+        """The least that a first payment buys now."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Ticket:

@@ -22,6 +22,16 @@ LEAST_LIFE_S = 5
 """An invoice that lives shorter than this may expire under way."""
 
 
+PAYMENT_S = 60
+"""How long the node may look for a way to pay."""
+
+WINDING_UP_S = 5
+"""lightningd calls a failed payment pending until its last part is taken back, a moment after xpay's error."""
+
+LONGEST_PAYMENT_S = PAYMENT_S + WINDING_UP_S + 5
+"""After so long `pay` has answered, whatever the answer."""
+
+
 class Purse:
     def __init__(
         self,
@@ -30,7 +40,7 @@ class Purse:
         *,
         now: Callable[[], int],
         most_msat: int,
-        timeout_s: int = 60,
+        timeout_s: int = PAYMENT_S,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._wallet = wallet
@@ -63,8 +73,10 @@ class Purse:
             if row.outcome is Outcome.SETTLED:
                 return _ticket(row, paid_now=False)
             if not new and not self._may_pay_again(row):
-                return _ticket(self._conclude(row, self._look_up(row)), paid_now=True)
+                return _ticket(self._conclude(row, self._look_up(row, self._timeout_s)), paid_now=True)
             payment = self._wallet.pay(invoice, terms.fee_cap_msat, f"lyceum: {terms.purpose}", self._timeout_s)
+            if payment.outcome is Outcome.PENDING:
+                payment = self._look_up(row, WINDING_UP_S)
             return _ticket(self._conclude(row, payment), paid_now=True)
 
     def recover(self) -> Sequence[Purchase]:
@@ -106,8 +118,8 @@ class Purse:
         """Only a payment that the node itself calls failed is tried again."""
         return row.outcome is Outcome.FAILED and self._ledger.retry(row.payment_hash)
 
-    def _look_up(self, row: Purchase) -> Payment:
-        deadline = self._now() + self._timeout_s
+    def _look_up(self, row: Purchase, patience_s: int) -> Payment:
+        deadline = self._now() + patience_s
         payment = self._wallet.lookup(row.payment_hash)
         while payment.outcome is Outcome.PENDING and self._now() < deadline:
             self._pause(0.25)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 import socket
 import sys
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from lyceum.errors import ConfigError, NodeError
 from lyceum.node import NodeGate, NodePayer, PluginCalls, call, connect
 from lyceum.peers import muster
 from lyceum.ports import Gate, Limits, Model, Offer, Payer, Price
+from lyceum.purse import LONGEST_PAYMENT_S
 
 UNKNOWN_COMMAND = -32601
 
@@ -37,7 +39,6 @@ class Till:
     gate: Gate
     payer: Payer
     node_id: str
-    bundle_msat: int
 
 
 def run(config: Config) -> int:
@@ -74,7 +75,7 @@ def _till(config: Config) -> Till | None:
     rpc = connect(Path(config.server.node).expanduser())
     node_id = call(rpc, "getinfo")["id"]
     try:
-        terms = call(rpc, "l402-stats")["terms"]
+        call(rpc, "l402-stats")
     except NodeError as error:
         if error.node_code == UNKNOWN_COMMAND:
             raise NodeError(
@@ -82,7 +83,7 @@ def _till(config: Config) -> Till | None:
             ) from None
         raise
     plugin = PluginCalls(rpc)
-    return Till(NodeGate(plugin, config.server.service), NodePayer(plugin), node_id, terms["bundle_msat"])
+    return Till(NodeGate(plugin, config.server.service), NodePayer(plugin), node_id)
 
 
 def _load(config: Config, table: ModelTable, till: Till | None) -> Engine:
@@ -91,18 +92,22 @@ def _load(config: Config, table: ModelTable, till: Till | None) -> Engine:
     _say(f"loading {path.name} ...")
     try:
         offer = Offer(
-            model=table.name or card.name,
+            model=table.name or _slug(card.name),
             description=table.description or card.description,
             topics=tuple(table.topics) or card.tags,
             price=table.price(),
             limits=Limits(table.n_ctx, table.max_tokens),
-            bundle_msat=till.bundle_msat if till else 0,
             node_id=till.node_id if till else "",
         )
     except ValueError as error:
         raise ConfigError(f"model {table.path}: {error}") from None
     settings = EngineSettings(path, table.n_ctx, table.n_gpu_layers, table.threads or None, table.queue)
     return Engine.load(settings, offer)
+
+
+def _slug(name: str) -> str:
+    """A file's title as a model name: `Austrian economics` becomes `austrian-economics`."""
+    return re.sub(r"[^a-z0-9._]+", "-", name.lower()).strip("-")[:64] or "model"
 
 
 def _ensemble(table: EnsembleTable, own: Sequence[Model], till: Till | None, client: httpx.AsyncClient) -> Ensemble:
@@ -115,10 +120,10 @@ def _ensemble(table: EnsembleTable, own: Sequence[Model], till: Till | None, cli
         f"asks {len(houses)} specialists of this node and those of {len(table.peers)} others",
         price=Price(base_msat=table.base_msat),
         limits=limits,
-        bundle_msat=till.bundle_msat,
         node_id=till.node_id,
     )
-    return Ensemble(offer, lambda: muster(client, table.peers, till.payer, houses), table.budget_msat, table.patience_s)
+    patience_s = table.patience_s + LONGEST_PAYMENT_S
+    return Ensemble(offer, lambda: muster(client, table.peers, till.payer, houses), table.budget_msat, patience_s)
 
 
 def _check_names(models: Sequence[Model]) -> None:

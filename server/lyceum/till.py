@@ -85,8 +85,6 @@ class Till:
         facts = l402.Facts(admission.service, self._now(), admission.model, admission.max_tokens)
         try:
             credential = l402.parse_authorization(admission.authorization)
-        except l402.Ambiguous:
-            raise
         except l402.Malformed as error:
             return l402.Refusal(error.reason, error.message)
         if credential is None:

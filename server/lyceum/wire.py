@@ -132,13 +132,16 @@ def _message(entry: object, name: str) -> Message:
 
 
 def _content(value: object, name: str) -> str:
-    if isinstance(value, str):
-        return value
-    parts: list[object] = value if isinstance(value, list) else [None]
+    parts: list[object] = value if isinstance(value, list) else [{"text": value}]
     texts = [part.get("text") if isinstance(part, dict) else None for part in parts]
     if not all(isinstance(text, str) for text in texts):
         raise BadRequest(f"{name} must be a string or a list of text parts", name)
-    return "".join(str(text) for text in texts)
+    content = "".join(str(text) for text in texts)
+    try:
+        content.encode()
+    except UnicodeEncodeError:
+        raise BadRequest(f"{name} is not valid Unicode: it holds half a surrogate pair", name) from None
+    return content
 
 
 # Writing an answer

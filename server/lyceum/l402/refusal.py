@@ -53,6 +53,7 @@ class Malformed(BadRequest):
 class Ambiguous(BadRequest):
     """Two different credentials in one request; whichever is used could be the wrong one."""
 
+    rpc_code = 40105
     code = Reason.AMBIGUOUS
     reason: ClassVar[Reason] = Reason.AMBIGUOUS
 

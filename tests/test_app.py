@@ -1,0 +1,329 @@
+"""The web server's contract, in one process: order of refusals, shapes, streaming, settlement."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+
+from lyceum.app import create_app
+from lyceum.errors import Busy, LyceumError, ModelError, NodeError, TooLong
+from lyceum.ports import (
+    Admitted,
+    Ask,
+    Chunk,
+    Declined,
+    Delta,
+    End,
+    Gate,
+    Limits,
+    Member,
+    Offer,
+    Price,
+    Settlement,
+    Usage,
+)
+
+pytestmark = pytest.mark.anyio
+PRICE = Price(base_msat=100, output_per_1k_msat=1000)
+CHAT: dict[str, Any] = {"model": "parrot", "messages": [{"role": "user", "content": "hello"}]}
+LINES = ('LSAT macaroon="YQ==", invoice="lnbc1"', 'L402 macaroon="YQ==", invoice="lnbc1"')
+
+SAID = End("stop", Usage(2, 3, 5, 22))
+
+
+@dataclass
+class Parrot:
+    """A model that says given words, and may fail where it is told to."""
+
+    words: Sequence[str] = ("Polly ", "wants ", "a cracker.")
+    weighing: LyceumError | None = None
+    failure: LyceumError | None = None
+    price: Price = PRICE
+    pause_s: float = 0.0
+    stopped: bool = False
+    end: End = SAID
+
+    @property
+    def offer(self) -> Offer:
+        return Offer("parrot", price=self.price, limits=Limits(100, 50))
+
+    async def weigh(self, ask: Ask) -> Usage:
+        if self.weighing:
+            raise self.weighing
+        return Usage(2, 50, ask.input_chars, 300)
+
+    async def stream(self, ask: Ask) -> AsyncIterator[Chunk]:
+        try:
+            for word in self.words:
+                await asyncio.sleep(self.pause_s)
+                yield Delta(word, 1)
+            if self.failure:
+                raise self.failure
+            yield self.end
+        finally:
+            self.stopped = True
+
+
+@dataclass
+class Door:
+    """A gate that admits the header "good" and writes down what it was asked."""
+
+    asked: list[tuple[Any, ...]] = field(default_factory=list)
+    settled: list[int] = field(default_factory=list)
+    broken: int = 0
+
+    async def admit(
+        self, authorization: Sequence[str], model: str, max_tokens: int, amount_msat: int
+    ) -> Admitted | Declined:
+        self.asked.append((tuple(authorization), model, max_tokens, amount_msat))
+        if list(authorization) == ["good"]:
+            return Admitted("r1", "t1", "h1", amount_msat, 900)
+        return Declined("exhausted", "nothing left", tuple(("WWW-Authenticate", line) for line in LINES), 2000)
+
+    async def settle(self, reservation: str, charge_msat: int) -> Settlement:
+        if self.broken:
+            self.broken -= 1
+            raise NodeError("the node is away")
+        self.settled.append(charge_msat)
+        return Settlement("t1", charge_msat, 900 - charge_msat)
+
+    async def bundle_msat(self) -> int:
+        return 3000
+
+
+@asynccontextmanager
+async def client(model: Parrot, gate: Gate | None) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(create_app([model], gate), raise_app_exceptions=False)
+    headers = {"Authorization": "good"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://shop", headers=headers) as opened:
+        yield opened
+
+
+async def post(model: Parrot, gate: Gate | None, body: Any = CHAT, **options: Any) -> httpx.Response:
+    async with client(model, gate) as shop:
+        kind = "content" if isinstance(body, bytes) else "json"
+        return await shop.post("/v1/chat/completions", **{kind: body}, **options)
+
+
+def events(response: httpx.Response) -> list[dict[str, Any]]:
+    lines = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
+    assert lines[-1] == "[DONE]"
+    return [json.loads(line) for line in lines[:-1]]
+
+
+async def test_an_answer_is_charged_for_what_was_delivered() -> None:
+    """The charge is the base and the characters handed over, not the reservation."""
+    door = Door()
+    answer = (await post(Parrot(), door)).json()
+    assert answer["choices"][0]["message"]["content"] == "Polly wants a cracker."
+    assert door.asked == [(("good",), "parrot", 50, 400)]
+    assert door.settled == [100 + 22]
+    assert answer["lyceum"]["charge"] == {"charged_msat": 122, "balance_msat": 778}
+    assert answer["usage"] == {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5}
+
+
+async def test_a_stream_carries_usage_and_bill_in_its_last_chunk() -> None:
+    """Deltas come as they are written; the last chunk has the finish reason, usage and charge."""
+    response = await post(Parrot(), Door(), CHAT | {"stream": True})
+    assert response.headers["content-type"].startswith("text/event-stream")
+    chunks = events(response)
+    assert [chunk["choices"][0]["delta"].get("content") for chunk in chunks[:-1]] == ["Polly ", "wants ", "a cracker."]
+    assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
+    assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
+    assert chunks[-1]["usage"]["completion_tokens"] == 3
+    assert chunks[-1]["lyceum"]["charge"]["charged_msat"] == 122
+
+
+async def test_include_usage_gives_a_chunk_without_choices() -> None:
+    """OpenAI's `stream_options.include_usage` puts usage on a closing chunk of its own."""
+    body = CHAT | {"stream": True, "stream_options": {"include_usage": True}}
+    chunks = events(await post(Parrot(), Door(), body))
+    assert chunks[-1]["choices"] == []
+    assert chunks[-1]["usage"]["total_tokens"] == 5
+    assert "usage" not in chunks[-2]
+
+
+async def test_a_refusal_by_the_till_is_a_402_that_can_be_paid() -> None:
+    """402 carries both challenge lines, the reason code, the price, and must not be cached."""
+    response = await post(Parrot(), Door(), headers={"Authorization": "bad"})
+    assert response.status_code == 402
+    assert response.headers.get_list("www-authenticate") == list(LINES)
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["cache-control"] == "no-store"
+    found = response.json()
+    assert (found["code"], found["status"], found["amount_msat"]) == ("exhausted", 402, 2000)
+    assert found["error"]["code"] == "exhausted"
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "status", "code"),
+    [
+        (Parrot(), b"{", 400, "bad-request"),
+        (Parrot(), {"model": "parrot"}, 400, "bad-request"),
+        (Parrot(), CHAT | {"model": "eagle"}, 404, "model-not-found"),
+        (Parrot(), CHAT | {"messages": [{"role": "user", "content": "x" * (1 << 20)}]}, 413, "too-long"),
+        (Parrot(weighing=TooLong("prompt and answer do not fit")), CHAT, 413, "too-long"),
+        (Parrot(weighing=Busy("16 wait already")), CHAT, 503, "busy"),
+    ],
+)
+async def test_what_cannot_be_delivered_is_refused_before_the_till(
+    model: Parrot, body: Any, status: int, code: str
+) -> None:
+    """400, 404, 413 and 503 come before any invoice, in OpenAI's error shape."""
+    door = Door()
+    response = await post(model, door, body, headers={"Authorization": "bad"})
+    assert response.status_code == status
+    assert response.json()["error"]["code"] == code
+    assert door.asked == []
+
+
+async def test_busy_says_when_to_come_back() -> None:
+    """A 503 has Retry-After."""
+    response = await post(Parrot(weighing=Busy("full")), Door())
+    assert int(response.headers["retry-after"]) >= 1
+
+
+async def test_an_unknown_model_names_the_known_ones() -> None:
+    """The 404 helps: it lists what is served."""
+    response = await post(Parrot(), Door(), CHAT | {"model": "eagle"})
+    assert "parrot" in response.json()["error"]["message"]
+
+
+async def test_a_failed_answer_costs_nothing() -> None:
+    """When the model fails half-way, the reservation is settled at zero."""
+    door = Door()
+    response = await post(Parrot(failure=ModelError("the weights are gone")), door)
+    assert response.status_code == 500
+    assert door.settled == [0]
+
+
+async def test_a_stream_that_fails_ends_with_an_error_event() -> None:
+    """After the status line is sent, a failure is an error event, and still costs nothing."""
+    door = Door()
+    response = await post(Parrot(failure=ModelError("the weights are gone")), door, CHAT | {"stream": True})
+    assert response.status_code == 200
+    assert events(response)[-1]["error"]["message"] == "the weights are gone"
+    assert door.settled == [0]
+
+
+async def test_a_failure_before_the_first_word_has_its_own_status() -> None:
+    """A stream that cannot even begin is answered with an error status, not with 200."""
+    response = await post(Parrot(words=(), failure=Busy("gone")), Door(), CHAT | {"stream": True})
+    assert response.status_code == 503
+
+
+async def test_an_empty_answer_costs_nothing() -> None:
+    """The base price is for an answer; no words, no charge."""
+    door = Door()
+    await post(Parrot(words=(), end=End("stop", Usage(2, 0, 5, 0))), door)
+    assert door.settled == [0]
+
+
+async def test_an_ensemble_in_which_nobody_answers_is_an_error() -> None:
+    """End("error") becomes 502 with every member's reason, streamed or not."""
+    end = End("error", members=(Member("", "vienna", ok=False, error="is silent"),))
+    for stream in (False, True):
+        response = await post(Parrot(words=(), end=end), Door(), CHAT | {"stream": stream})
+        assert response.status_code == 502
+        assert "vienna: is silent" in response.json()["error"]["message"]
+
+
+async def test_a_free_model_needs_no_credential() -> None:
+    """Where the price is zero the till is not asked."""
+    door = Door()
+    response = await post(Parrot(price=Price()), door, headers={"Authorization": "bad"})
+    assert response.status_code == 200
+    assert door.asked == []
+
+
+async def test_settling_is_tried_again() -> None:
+    """A node that is away for a moment does not cost the seller the answer."""
+    door = Door(broken=1)
+    answer = (await post(Parrot(), door)).json()
+    assert door.settled == [122]
+    assert answer["lyceum"]["charge"]["charged_msat"] == 122
+
+
+async def test_a_client_that_leaves_a_stream_pays_for_what_it_got() -> None:
+    """On a disconnect the model stops, and the words handed over are settled."""
+    door, parrot = Door(), Parrot(words=["word "] * 1000, pause_s=0.01)
+    received = await _leave_after(parrot, door, stream=True, events=4)
+    assert parrot.stopped
+    (charged_msat,) = door.settled
+    assert 100 + 5 <= charged_msat <= 100 + 5 * (received + 2)
+
+
+async def test_a_client_that_leaves_a_whole_answer_stops_the_model() -> None:
+    """Without streaming, a disconnect stops the generation as well; nothing was handed over, nothing is owed."""
+    door, parrot = Door(), Parrot(words=["word "] * 1000, pause_s=0.01)
+    await _leave_after(parrot, door, stream=False, events=0)
+    assert parrot.stopped
+    assert door.settled == [0]
+
+
+async def test_models_are_listed_with_price_and_limits() -> None:
+    """`GET /v1/models` is OpenAI's list with our facts beside each entry."""
+    async with client(Parrot(), Door()) as shop:
+        (entry,) = (await shop.get("/v1/models")).json()["data"]
+        assert entry["id"] == "parrot"
+        assert entry["lyceum"]["price"]["base_msat"] == 100
+        assert entry["lyceum"]["bundle_msat"] == 3000
+        assert entry["lyceum"]["limits"] == {"context_tokens": 100, "max_tokens": 50}
+        assert (await shop.get("/v1/models/parrot")).json() == entry
+        assert (await shop.get("/v1/models/eagle")).status_code == 404
+
+
+async def test_health_is_public() -> None:
+    """`GET /health` needs no credential."""
+    async with client(Parrot(), Door()) as shop:
+        assert (await shop.get("/health")).json() == {"status": "ok", "models": ["parrot"]}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/v1/nothing", 404), ("GET", "/v1/chat/completions", 405)]
+)
+async def test_a_wrong_address_is_answered_in_openai_s_shape(method: str, path: str, status: int) -> None:
+    """404 and 405 of the server itself are JSON errors too."""
+    async with client(Parrot(), Door()) as shop:
+        response = await shop.request(method, path)
+        assert response.status_code == status
+        assert path in response.json()["error"]["message"]
+
+
+async def _leave_after(parrot: Parrot, door: Door, stream: bool, events: int) -> int:
+    """Drive the app by hand and disconnect after some body events; returns how many came in all."""
+    app = create_app([parrot], door)
+    body = json.dumps(CHAT | {"stream": stream}).encode()
+    inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    inbox.put_nowait({"type": "http.request", "body": body, "more_body": False})
+    bodies = 0
+
+    async def send(message: Any) -> None:
+        nonlocal bodies
+        bodies += message["type"] == "http.response.body" and bool(message.get("body"))
+        if bodies == events and events:
+            inbox.put_nowait({"type": "http.disconnect"})
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": "POST",
+        "path": "/v1/chat/completions",
+        "raw_path": b"/v1/chat/completions",
+        "query_string": b"",
+        "headers": [(b"authorization", b"good")],
+    }
+    running = asyncio.create_task(app(scope, inbox.get, send))
+    if not events:
+        await asyncio.sleep(0.1)
+        inbox.put_nowait({"type": "http.disconnect"})
+    await asyncio.wait_for(running, 5)
+    return bodies

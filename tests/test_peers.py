@@ -1,0 +1,400 @@
+"""Specialists of other nodes over HTTP, against sellers of every kind: honest, broken and greedy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+
+from fakes import NODE, MemoryPayer, challenge_of, invoice_of
+from lyceum import peers
+from lyceum.ensemble import Own
+from lyceum.errors import BadInvoice, LyceumError, NodeError, OverBudget, PaymentFailed, PaymentUnknown
+from lyceum.peers import PeerModel, Seller, muster, origin_of, visit
+from lyceum.ports import Ask, Bill, Chunk, Delta, End, Message, Offer, Price, Terms, Ticket, Usage
+from lyceum.wire import Envelope, error_event, problem, write_offers
+
+pytestmark = pytest.mark.anyio
+URL = "https://shop.example"
+ORIGIN = "https://shop.example:443"
+OFFER = Offer("economist", price=Price(100, 0, 1000), bundle_msat=2500, node_id=NODE)
+ASK = Ask("ensemble", (Message("user", "What is money?"),), max_tokens=100, budget_msat=9000)
+KEPT = Ticket("L402 a2VwdA==:" + "11" * 32, "kept")
+ENVELOPE = Envelope("chatcmpl-1", 1, "economist")
+ANSWER = (
+    ENVELOPE.delta(Delta("Go"), True)
+    + ENVELOPE.delta(Delta("ld."), False)
+    + ENVELOPE.end(End("stop", Usage(5, 2, 14, 5), bill=Bill(105, 2895)), True)
+)
+
+Answers = Callable[[httpx.Request], httpx.Response]
+
+
+async def pieces(text: str | bytes, size: int = 7) -> AsyncIterator[bytes]:
+    """A body as a socket gives it: in pieces that respect neither lines nor characters, and only once."""
+    raw = text.encode() if isinstance(text, str) else text
+    for at in range(0, len(raw), size):
+        yield raw[at : at + size]
+
+
+def answer(text: str = ANSWER) -> httpx.Response:
+    return httpx.Response(200, content=pieces(text))
+
+
+def payment_required(reason: str = "payment-required", number: int = 1) -> httpx.Response:
+    lines = challenge_of(invoice_of(number)).header_lines()
+    body = json.dumps(problem(402, "Payment Required", reason, f"why: {reason}"))
+    return httpx.Response(402, headers=[("WWW-Authenticate", line) for line in lines], content=pieces(body))
+
+
+@dataclass
+class Shop:
+    """A seller that gives these answers in turn, the last one for ever; notes which tokens it was shown."""
+
+    answers: list[Callable[[], httpx.Response]]
+    asked: list[httpx.Request] = field(default_factory=list)
+    shown: list[str | None] = field(default_factory=list)
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(request)
+        self.shown.append(request.headers.get("Authorization"))
+        return (self.answers.pop(0) if len(self.answers) > 1 else self.answers[0])()
+
+
+async def heard(
+    shop: Answers, payer: MemoryPayer, ask: Ask = ASK, offer: Offer = OFFER, **options: Any
+) -> tuple[str, End]:
+    async with httpx.AsyncClient(transport=httpx.MockTransport(shop), **options) as client:
+        *deltas, end = [chunk async for chunk in PeerModel(client, URL + "/", offer, payer).stream(ask)]
+    assert isinstance(end, End)
+    assert len(end.members) == 1
+    return "".join(delta.text for delta in deltas if isinstance(delta, Delta)), end
+
+
+def kept_payer() -> MemoryPayer:
+    return MemoryPayer({ORIGIN: KEPT})
+
+
+# Buying
+
+
+async def test_a_free_answer_needs_no_payment() -> None:
+    """Nothing is sent as authorization, nothing is bought."""
+    shop, payer = Shop([answer]), MemoryPayer()
+    text, end = await heard(shop, payer)
+    assert (text, end.finish, shop.shown, payer.bought) == ("Gold.", "stop", [None], [])
+
+
+async def test_a_402_is_paid_within_the_terms() -> None:
+    """At most the listed first payment, the rest of the budget for the route, to the node of the offer."""
+    shop, payer = Shop([payment_required, answer]), MemoryPayer()
+    text, end = await heard(shop, payer)
+    (challenge, origin, terms) = payer.bought[0]
+    assert (text, end.finish, len(payer.bought)) == ("Gold.", "stop", 1)
+    assert challenge == challenge_of(invoice_of(1))
+    assert origin == ORIGIN
+    assert terms == Terms(cap_msat=3000, fee_cap_msat=6000, payee=NODE, purpose="ask economist")
+    first, second = shop.shown
+    assert first is None
+    assert second
+    assert second.startswith(f"L402 {challenge.macaroon_text}:")
+
+
+async def test_the_second_request_repeats_the_first() -> None:
+    """Same model, same part of the question, streamed."""
+    shop = Shop([payment_required, answer])
+    await heard(shop, MemoryPayer())
+    first, second = (json.loads(request.content) for request in shop.asked)
+    assert first == second
+    assert first["stream"] is True
+    assert first["messages"] == [{"role": "user", "content": "What is money?"}]
+    assert {str(request.url) for request in shop.asked} == {"https://shop.example/v1/chat/completions"}
+
+
+@pytest.mark.parametrize(("budget", "cap", "fee"), [(2000, 2000, 0), (3000, 3000, 0), (3001, 3000, 1), (0, 0, 0)])
+async def test_cap_and_fee_together_are_the_budget(budget: int, cap: int, fee: int) -> None:
+    """A seller that asks more than it lists finds no more money than the budget."""
+    payer = MemoryPayer()
+    await heard(Shop([payment_required, answer]), payer, replace(ASK, budget_msat=budget))
+    terms = payer.bought[0][2]
+    assert (terms.cap_msat, terms.fee_cap_msat) == (cap, fee)
+
+
+async def test_the_account_of_a_bought_answer() -> None:
+    """What it was charged, what left the wallet, what stays as credit."""
+    _, end = await heard(Shop([payment_required, answer]), MemoryPayer())
+    (member,) = end.members
+    assert member.ok
+    assert (member.node_id, member.model) == (NODE, "economist")
+    assert (member.charged_msat, member.paid_msat, member.fee_msat, member.credit_msat) == (105, 3000, 2, 2895)
+    assert member.payment_hash == invoice_of(1).payment_hash
+
+
+async def test_without_a_bill_the_buyer_recounts() -> None:
+    """Price times the characters that it sent and holds, whatever the seller says it read."""
+    lines = ENVELOPE.delta(Delta("Gold."), True) + ENVELOPE.end(End("stop", Usage(input_chars=10**6)), True)
+    offer = replace(OFFER, price=Price(100, 1000, 1000))
+    _, end = await heard(Shop([lambda: answer(lines)]), MemoryPayer(), offer=offer)
+    assert end.members[0].charged_msat == 100 + len(ASK.question) + len("Gold.")
+
+
+# Kept tokens
+
+
+async def test_a_kept_token_is_sent_first() -> None:
+    """It is good: nothing is bought."""
+    shop, payer = Shop([answer]), kept_payer()
+    _, end = await heard(shop, payer)
+    assert shop.shown == [KEPT.authorization]
+    assert payer.bought == []
+    assert (end.members[0].paid_msat, end.members[0].payment_hash) == (0, "kept")
+
+
+@pytest.mark.parametrize("reason", ["expired", "revoked", "bad-signature", "wrong-service", "unknown-token"])
+async def test_a_token_that_is_no_good_is_discarded(reason: str) -> None:
+    """And a new one is bought at once."""
+    shop, payer = Shop([lambda: payment_required(reason), answer]), kept_payer()
+    text, end = await heard(shop, payer)
+    assert text == "Gold."
+    assert payer.discarded == ["kept"]
+    assert shop.shown[0] == KEPT.authorization
+    assert shop.shown[1] not in (None, KEPT.authorization)
+    assert end.members[0].paid_msat == 3000
+
+
+@pytest.mark.parametrize("reason", ["exhausted", "over-limit", "who knows"])
+async def test_a_token_that_may_fit_another_ask_is_kept(reason: str) -> None:
+    """A new one is bought, but what is left on the old one is not thrown away."""
+    payer = kept_payer()
+    await heard(Shop([lambda: payment_required(reason), answer]), payer)
+    assert payer.discarded == []
+    assert len(payer.bought) == 1
+
+
+def elsewhere() -> httpx.Response:
+    return httpx.Response(307, headers={"Location": "https://thief.example/v1/chat/completions"})
+
+
+async def test_a_token_is_never_sent_elsewhere() -> None:
+    """Not to another seller, and not along a redirect to another origin."""
+    shop = Shop([elsewhere, answer])
+    await heard(shop, kept_payer(), follow_redirects=True)
+    assert [request.url.host for request in shop.asked] == ["shop.example", "thief.example"]
+    assert shop.shown == [KEPT.authorization, None]
+
+    stranger = Shop([answer])
+    await heard(stranger, MemoryPayer({"https://shop.example:8443": KEPT, "http://shop.example:443": KEPT}))
+    assert stranger.shown == [None]
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://a.example/v1", "https://a.example:443"),
+        ("http://a.example", "http://a.example:80"),
+        ("http://A.example:9402/x?y", "http://a.example:9402"),
+    ],
+)
+async def test_an_origin_is_scheme_host_and_port(url: str, origin: str) -> None:
+    """The port is always named, so that a default one is the same origin as its number."""
+    assert origin_of(httpx.URL(url)) == origin
+
+
+# Sellers that fail
+
+
+async def test_a_402_for_ever_is_paid_once() -> None:
+    """The End says that it failed, and accounts for what was paid."""
+    shop, payer = Shop([payment_required]), MemoryPayer()
+    text, end = await heard(shop, payer)
+    (member,) = end.members
+    assert (text, end.finish, len(payer.bought), len(shop.asked)) == ("", "error", 1, 2)
+    assert member.error == "asks for payment again after it was paid: why: payment-required"
+    assert (member.ok, member.code, member.paid_msat, member.fee_msat) == (False, "peer-error", 3000, 2)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OverBudget("too dear"), BadInvoice("wrong"), PaymentFailed("no route"), PaymentUnknown("?"), NodeError("x")],
+)
+async def test_a_payment_that_fails_is_an_error(error: LyceumError) -> None:
+    """With the purse's own sentence and code; the seller is not asked again."""
+    shop = Shop([payment_required])
+    _, end = await heard(shop, MemoryPayer({ORIGIN: KEPT}, error))
+    (member,) = end.members
+    assert (end.finish, member.error, member.code) == ("error", error.message, error.code)
+    assert (member.paid_msat, member.payment_hash) == (0, "")
+    assert len(shop.asked) == 1
+
+
+async def flood(piece: bytes) -> AsyncIterator[bytes]:
+    for _ in range(50):
+        yield piece
+
+
+async def breaking_off() -> AsyncIterator[bytes]:
+    yield ENVELOPE.delta(Delta("Go"), True).encode()
+    raise httpx.ReadError("reset")
+
+
+FAILURES: dict[str, tuple[Callable[[], httpx.Response], str]] = {
+    "garbage": (lambda: answer("\x00\xff}{"), "broke off before the end"),
+    "garbage event": (lambda: answer("data: }{\n\n"), "not a chat-completions stream"),
+    "wrong content": (lambda: answer('data: {"choices": [{"delta": {"content": 7}}]}\n\n'), "not a chat-completions"),
+    "HTML": (lambda: httpx.Response(500, text="<html>Internal Server Error</html>"), "answered 500: no reason given"),
+    "HTML with 200": (lambda: answer("<html>\nWelcome\n</html>\n"), "broke off before the end"),
+    "redirect": (elsewhere, "answered 307"),
+    "empty": (lambda: answer(""), "broke off before the end"),
+    "one long line": (lambda: httpx.Response(200, content=flood(b"x" * 5000)), "more than 20000 bytes"),
+    "many lines": (lambda: httpx.Response(200, content=flood(b": hm\n" * 1000)), "more than 20000 bytes"),
+    "long error": (lambda: httpx.Response(500, content=flood(b"x" * 5000)), "more than 10000 bytes"),
+    "long 402": (lambda: httpx.Response(402, content=flood(b"x" * 5000)), "more than 10000 bytes"),
+    "cut off": (lambda: httpx.Response(200, content=breaking_off()), "cannot be reached (ReadError)"),
+    "half": (lambda: answer(ENVELOPE.delta(Delta("Go"), True)), "broke off before the end"),
+    "error event": (lambda: answer(error_event(LyceumError("out of memory"))), "the peer failed: out of memory"),
+    "error object": (lambda: httpx.Response(503, json={"error": {"message": "busy now"}}), "answered 503: busy now"),
+    "402 without a challenge": (lambda: httpx.Response(402), "its challenge cannot be read"),
+    "402 with garbage": (lambda: httpx.Response(402, headers={"WWW-Authenticate": "L402 x=1"}), "cannot be read"),
+    "wrong account": (lambda: answer(ENVELOPE.end(End("stop", bill=Bill(-1, 0)), True)), "account of its answer"),
+}
+
+
+def failing(error: Exception) -> Answers:
+    def fail(_: httpx.Request) -> httpx.Response:
+        raise error
+
+    return fail
+
+
+@pytest.fixture
+def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "MAX_ANSWER", 20_000)
+    monkeypatch.setattr(peers, "MAX_ERROR", 10_000)
+
+
+@pytest.mark.usefixtures("small_bounds")
+@pytest.mark.parametrize("case", FAILURES)
+async def test_whatever_a_peer_does_ends_in_an_end(case: str) -> None:
+    """A sentence that says what happened; nothing is raised, and nothing is bought."""
+    response, why = FAILURES[case]
+    payer = MemoryPayer()
+    _, end = await heard(Shop([response]), payer)
+    (member,) = end.members
+    assert end.finish == "error"
+    assert why in member.error
+    assert (member.ok, member.code) == (False, "peer-error")
+    assert payer.bought == []
+
+
+@pytest.mark.parametrize("error", [httpx.ConnectError("no"), httpx.ReadTimeout("slow"), OSError(101, "unreachable")])
+async def test_a_peer_that_cannot_be_reached(error: Exception) -> None:
+    """Silent or unreachable, without the library's own words."""
+    _, end = await heard(failing(error), MemoryPayer())
+    assert end.members[0].error.startswith(("is silent", "cannot be reached"))
+
+
+async def test_what_was_paid_before_a_failure_is_accounted_for() -> None:
+    """The seller took the money and broke off: the account shows it."""
+    text, end = await heard(Shop([payment_required, FAILURES["cut off"][0]]), MemoryPayer())
+    assert text == "Go"
+    assert (end.finish, end.members[0].paid_msat, end.members[0].fee_msat) == ("error", 3000, 2)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 1000])
+async def test_pieces_are_put_together(size: int) -> None:
+    """A character cut in two by the network is whole again; other newlines do not end a line."""
+    said = "caf\u00e9 \u2028 \U0001f600"
+    lines = ENVELOPE.delta(Delta(said), True) + ENVELOPE.end(End("stop"), True)
+    text, _ = await heard(Shop([lambda: httpx.Response(200, content=pieces(lines, size))]), MemoryPayer())
+    assert text == said
+
+
+async def test_deltas_come_as_they_are_said() -> None:
+    """The first word is there before the last one was sent."""
+    chunks: list[Chunk] = []
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield ENVELOPE.delta(Delta("Go"), True).encode()
+        assert chunks == [Delta("Go")]
+        yield ENVELOPE.end(End("stop"), True).encode()
+
+    shop = Shop([lambda: httpx.Response(200, content=slowly())])
+    async with httpx.AsyncClient(transport=httpx.MockTransport(shop)) as client:
+        async for chunk in PeerModel(client, URL, OFFER, MemoryPayer()).stream(ASK):
+            chunks.append(chunk)
+    assert isinstance(chunks[-1], End)
+
+
+# Price lists
+
+
+async def visited(shop: Answers) -> Seller:
+    async with httpx.AsyncClient(transport=httpx.MockTransport(shop)) as client:
+        return await visit(client, URL + "/")
+
+
+async def test_a_visit_finds_the_offers() -> None:
+    """The list of /v1/models, and the node that it names."""
+    shop = Shop([lambda: httpx.Response(200, json=write_offers([OFFER]))])
+    seller = await visited(shop)
+    assert seller == Seller(URL + "/", (OFFER,))
+    assert seller.node_id == NODE
+    assert [str(request.url) for request in shop.asked] == ["https://shop.example/v1/models"]
+
+
+def wrong_price() -> httpx.Response:
+    listed = write_offers([OFFER])
+    listed["data"][0]["lyceum"]["price"]["base_msat"] = -1
+    return httpx.Response(200, json=listed)
+
+
+@pytest.mark.usefixtures("small_bounds")
+@pytest.mark.parametrize(
+    ("response", "why"),
+    [
+        (lambda: httpx.Response(200, text="<html>"), "check the URL"),
+        (lambda: httpx.Response(200, content=b'{"data": [7]}'), "check the URL"),
+        (lambda: httpx.Response(404, text="nothing here"), "answered 404"),
+        (wrong_price, "check the URL"),
+        (lambda: httpx.Response(200, content=flood(b" " * 5000)), "more than 20000 bytes"),
+        (lambda: httpx.Response(200, content=breaking_off()), "cannot be reached"),
+    ],
+)
+async def test_a_visit_says_why_there_are_no_offers(response: Callable[[], httpx.Response], why: str) -> None:
+    """Garbage, no such page, wrong prices, too much: a Seller with an error, never an exception."""
+    seller = await visited(Shop([response]))
+    assert seller.offers == ()
+    assert why in seller.error
+
+
+@pytest.mark.parametrize("error", [httpx.ReadTimeout("slow"), httpx.ConnectError("no"), OSError()])
+async def test_a_silent_seller_is_named_as_such(error: Exception) -> None:
+    """A timeout and a refused connection are told apart."""
+    expected = "is silent" if isinstance(error, httpx.TimeoutException) else "cannot be reached"
+    assert (await visited(failing(error))).error.startswith(expected)
+
+
+async def test_a_url_that_is_none_is_an_error() -> None:
+    """A typing mistake in the list of peers does not stop the others."""
+    async with httpx.AsyncClient() as client:
+        assert (await visit(client, "https://[")).error
+
+
+async def test_a_roster_has_own_models_peers_and_the_absent() -> None:
+    """Whoever could not be reached is listed with the reason, and the others can be asked."""
+
+    def shops(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "gone.example":
+            raise httpx.ConnectError("no")
+        return httpx.Response(200, json=write_offers([OFFER]))
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(shops)) as client:
+        own = Own(PeerModel(client, URL, replace(OFFER, model="ours"), MemoryPayer()))
+        roster = await muster(client, [URL, "https://gone.example"], MemoryPayer(), [own])
+    assert [model.offer.model for model in roster.models] == ["ours", "economist"]
+    assert [(member.model, member.ok) for member in roster.absent] == [("https://gone.example", False)]
+    assert roster.absent[0].error.startswith("cannot be reached")

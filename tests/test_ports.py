@@ -1,0 +1,100 @@
+"""The values that rooms exchange: what cannot be built, and what a price charges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lyceum.money import MAX_MSAT
+from lyceum.ports import Ask, Limits, Message, Offer, Outcome, Payment, Price, Terms, Ticket, Unit, Usage
+
+HELLO = (Message("system", "be brief"), Message("user", "hello"), Message("assistant", "hi"))
+PRICE = Price(base_msat=100, input_per_1k_msat=200, output_per_1k_msat=1300)
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        (Usage(input_chars=1000, output_chars=1000), 1600),
+        (Usage(input_chars=1, output_chars=1), 102),  # 0.2 + 1.3 makes 2; rounding each would make 3
+        (Usage(input_chars=4, output_chars=1), 103),  # 0.8 + 1.3
+    ],
+)
+def test_a_price_is_rounded_up_once(usage: Usage, expected: int) -> None:
+    """Base plus what was read and written, rounded up on the total."""
+    assert PRICE.cost_msat(usage) == expected
+
+
+@given(*(st.integers(0, 5000) for _ in range(5)))
+def test_a_price_is_exact(base: int, per_read: int, per_written: int, read: int, written: int) -> None:
+    """Never below the exact amount, never a whole msat above it."""
+    cost = Price(base, per_read, per_written).cost_msat(Usage(input_chars=read, output_chars=written + 1))
+    exact_in_thousandths = base * 1000 + read * per_read + (written + 1) * per_written
+    assert 0 <= cost * 1000 - exact_in_thousandths < 1000
+
+
+@pytest.mark.parametrize("unit", list(Unit))
+def test_an_empty_answer_costs_nothing(unit: Unit) -> None:
+    """Neither the base nor what was read is charged when nothing was written."""
+    nothing = Usage(input_tokens=9, input_chars=40)
+    assert Price(100, 200, 1000, unit).cost_msat(nothing) == 0
+
+
+def test_the_unit_decides_what_counts() -> None:
+    """The same answer by characters and by tokens."""
+    usage = Usage(input_tokens=1000, output_tokens=2000, input_chars=4000, output_chars=9000)
+    assert Price(0, 1, 10, Unit.CHAR).cost_msat(usage) == 94
+    assert Price(0, 1, 10, Unit.TOKEN).cost_msat(usage) == 21
+
+
+@pytest.mark.parametrize(
+    ("build", "field"),
+    [
+        (lambda: Price(base_msat=-1), "base_msat"),
+        (lambda: Price(input_per_1k_msat=True), "input_per_1k_msat"),
+        (lambda: Price(output_per_1k_msat=1.5), "output_per_1k_msat"),  # type: ignore[arg-type]
+        (lambda: Limits(context_tokens=10, max_tokens=11), "max_tokens"),
+        (lambda: Limits(context_tokens=10, max_tokens=0), "max_tokens"),
+        (lambda: Ask("m", ()), "messages"),
+        (lambda: Ask("m", HELLO, max_tokens=0), "max_tokens"),
+        (lambda: Ask("m", HELLO, budget_msat=-1), "budget_msat"),
+        (lambda: Terms(-1, 0), "cap_msat"),
+        (lambda: Terms(0, MAX_MSAT + 1), "fee_cap_msat"),
+    ],
+)
+def test_a_wrong_value_cannot_be_built(build: Callable[[], object], field: str) -> None:
+    """The constructor refuses and names the field."""
+    with pytest.raises(ValueError, match=field):
+        build()
+
+
+def test_the_question_is_the_last_thing_the_user_said() -> None:
+    """Not a system message, not the beginning of an answer; empty when the user said nothing."""
+    assert Ask("m", HELLO).question == "hello"
+    assert Ask("m", HELLO[:1]).question == ""
+
+
+@pytest.mark.parametrize(("wanted", "expected"), [(None, 512), (7, 7), (9999, 512)])
+def test_the_longest_answer(wanted: int | None, expected: int) -> None:
+    """What is asked for, at most what is sold."""
+    assert Limits(2048, 512).answer_tokens(wanted) == expected
+
+
+@given(st.text(max_size=50), st.integers(1, 600) | st.none(), st.integers(0, 3000))
+def test_the_worst_case_covers_every_answer(question: str, wanted: int | None, written: int) -> None:
+    """An answer within its tokens, six characters each, never costs more than was reserved for it."""
+    offer = Offer("m", price=PRICE)
+    ask = Ask("m", (Message("user", question),), wanted)
+    worst = offer.worst_case(ask)
+    tokens = min(written, offer.limits.answer_tokens(wanted))
+    used = Usage(len(question), tokens, ask.input_chars, tokens * 6)
+    assert offer.price.cost_msat(used) <= offer.price.cost_msat(worst)
+
+
+@pytest.mark.parametrize("value", [Ticket("L402 mac:secret", "h"), Payment(Outcome.SETTLED, "secret")])
+def test_secrets_stay_out_of_repr(value: object) -> None:
+    """A log line or a traceback shows no credential."""
+    assert "secret" not in repr(value)

@@ -1,0 +1,338 @@
+"""The seller, over real books and a wallet that only pretends: challenge, admit, settle, revoke."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fakes import MASTER, Clock, FakeWallet, preimage_of
+from lyceum.errors import BadRequest
+from lyceum.l402 import Ambiguous, Challenge, Credential, attenuate, caveats, parse_challenge
+from lyceum.ledger import Database, TillBook
+from lyceum.ports import Admitted, Declined, Settlement
+from lyceum.till import RESERVATION_S, Admission, Till, TillTerms
+
+ASK = Admission((), "llm", 1500, "economist", 200)
+
+
+class Shop:
+    """A till with all that stands around it."""
+
+    def __init__(self, path: Path, master: bytes = MASTER, terms: TillTerms | None = None) -> None:
+        self.clock = Clock()
+        self.wallet = FakeWallet(self.clock)
+        self.database = Database(path)
+        self.ledger = TillBook(self.database)
+        numbers = itertools.count(1)
+        self.till = Till(
+            self.wallet,
+            self.ledger,
+            master,
+            terms or TillTerms(bundle_msat=2500, token_s=5000, challenge_s=600),
+            now=self.clock,
+            random_bytes=lambda size: next(numbers).to_bytes(size, "big"),
+        )
+
+    def ask(self, header: str = "", amount_msat: int = 1500, service: str = "llm") -> Admitted | Declined:
+        return self.till.admit(Admission((header,) if header else (), service, amount_msat, "economist", 200))
+
+    def sell(self, amount_msat: int = 1500, service: str = "llm") -> Credential:
+        """A buyer pays a fresh challenge."""
+        declined = self.ask(amount_msat=amount_msat, service=service)
+        challenge = challenge_in(declined)
+        payment = self.wallet.settle(self.wallet.decode(challenge.invoice))
+        return Credential(challenge.macaroon, bytes.fromhex(payment.preimage))
+
+    def rows(self) -> int:
+        tables = ("tokens", "reservations", "revocations", "purchases")
+        return sum(len(self.database.read(f"SELECT 1 FROM {table}")) for table in tables)  # noqa: S608
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    shop = Shop(tmp_path / "books.sqlite3")
+    yield shop
+    shop.database.close()
+
+
+def challenge_in(answer: Admitted | Declined) -> Challenge:
+    assert isinstance(answer, Declined)
+    return parse_challenge([line for _, line in answer.headers])
+
+
+def admitted(answer: Admitted | Declined) -> Admitted:
+    assert isinstance(answer, Admitted)
+    return answer
+
+
+# The first contact
+
+
+def test_the_first_contact_is_told_to_pay(shop: Shop) -> None:
+    """Two header lines with one challenge, the old name first: old clients read one line only."""
+    declined = shop.ask()
+    assert isinstance(declined, Declined)
+    assert declined.reason == "payment-required"
+    assert [(name, line.split()[0]) for name, line in declined.headers] == [
+        ("WWW-Authenticate", "LSAT"),
+        ("WWW-Authenticate", "L402"),
+    ]
+    old, new = ([line.split(" ", 1)[1]] for _, line in declined.headers)
+    assert old == new
+
+
+def test_the_challenge_belongs_to_its_invoice(shop: Shop) -> None:
+    """The macaroon names the payment hash of the invoice beside it."""
+    challenge = challenge_in(shop.ask())
+    identifier = challenge.identifier()
+    assert identifier
+    assert identifier.payment_hash.hex() == shop.wallet.decode(challenge.invoice).payment_hash
+
+
+@pytest.mark.parametrize(
+    ("amount", "bundle", "expected"),
+    [(1, 0, 1000), (1500, 0, 2000), (1500, 2500, 3000), (3000, 2500, 3000), (3001, 2500, 4000)],
+)
+def test_the_first_payment(tmp_path: Path, amount: int, bundle: int, expected: int) -> None:
+    """The larger of this request and the bundle, in whole satoshis, rounded up."""
+    shop = Shop(tmp_path / "books.sqlite3", terms=TillTerms(bundle))
+    declined = shop.ask(amount_msat=amount)
+    assert isinstance(declined, Declined)
+    assert declined.amount_msat == expected
+    assert shop.wallet.decode(challenge_in(declined).invoice).amount_msat == expected
+    shop.database.close()
+
+
+def test_the_invoice_says_what_is_bought(shop: Shop) -> None:
+    """Service and model, and it lives as long as the terms say."""
+    invoice = shop.wallet.decode(challenge_in(shop.ask()).invoice)
+    assert shop.wallet.described == ["L402 llm economist"]
+    assert invoice.expires_at == shop.clock.now + 600
+
+
+def test_nothing_is_written_before_payment(shop: Shop) -> None:
+    """A stranger who asks, or shows an unpaid token, leaves no row behind."""
+    shop.ask()
+    challenge = challenge_in(shop.ask())
+    shop.ask(Credential(challenge.macaroon, preimage_of(1)).header())
+    shop.ask("L402 garbage")
+    assert shop.rows() == 0
+
+
+# A paid token
+
+
+def test_a_paid_token_gets_in(shop: Shop) -> None:
+    """Its balance is what was received, less what is now reserved."""
+    credential = shop.sell()
+    answer = admitted(shop.ask(credential.header()))
+    assert (answer.amount_msat, answer.balance_msat) == (1500, 3000 - 1500)
+    assert answer.payment_hash == credential.payment_hash.hex()
+
+
+def test_an_overpayment_is_credit(shop: Shop) -> None:
+    """BOLT 4 allows a payer to send more; all that was received belongs to the token."""
+    credential = shop.sell()
+    shop.wallet.received[credential.payment_hash.hex()] = 5000
+    assert admitted(shop.ask(credential.header())).balance_msat == 3500
+
+
+def test_reserve_and_settle(shop: Shop) -> None:
+    """The charge leaves the balance, the rest of the reservation returns to it."""
+    header = shop.sell().header()
+    first = admitted(shop.ask(header))
+    assert shop.till.settle(first.reservation, 700) == Settlement(first.token_id, 700, 2300)
+    second = admitted(shop.ask(header, amount_msat=2300))
+    assert second.balance_msat == 0
+    assert shop.till.settle(second.reservation, 0).balance_msat == 2300
+    assert shop.till.sales() == {
+        "tokens": 1,
+        "credit_msat": 3000,
+        "spent_msat": 700,
+        "reserved_msat": 0,
+        "balance_msat": 2300,
+        "answers": 1,
+    }
+
+
+def test_a_charge_never_exceeds_its_reservation(shop: Shop) -> None:
+    """Nor does a repeated settlement charge again."""
+    first = admitted(shop.ask(shop.sell().header()))
+    assert shop.till.settle(first.reservation, 9999).charged_msat == 1500
+    assert shop.till.settle(first.reservation, 9999) == Settlement(first.token_id, 1500, 1500)
+
+
+def test_an_unknown_reservation_is_the_callers_fault(shop: Shop) -> None:
+    """Settling what was never reserved is refused, not ignored."""
+    with pytest.raises(BadRequest, match="no such reservation"):
+        shop.till.settle("no such", 1)
+
+
+@pytest.mark.parametrize("charge", [-1, True])
+def test_a_charge_is_an_amount(shop: Shop, charge: int) -> None:
+    """A negative charge would be a gift from the till."""
+    with pytest.raises(ValueError, match="charge_msat"):
+        shop.till.settle("any", charge)
+
+
+def test_a_dead_servers_reservation_lapses(shop: Shop) -> None:
+    """After its time the balance is whole again."""
+    header = shop.sell().header()
+    shop.ask(header, amount_msat=3000)
+    assert isinstance(shop.ask(header), Declined)
+    shop.clock.now += RESERVATION_S + 1
+    assert admitted(shop.ask(header)).balance_msat == 1500
+
+
+def test_parallel_requests_never_oversell(shop: Shop) -> None:
+    """Eight threads with one token for three answers: three get in, also on its first use."""
+    header, start = shop.sell(4500).header(), Barrier(8)
+
+    def ask(_: int) -> Admitted | Declined:
+        start.wait()
+        return shop.ask(header)
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(ask, range(8)))
+    assert sorted(isinstance(answer, Admitted) for answer in answers) == [False] * 5 + [True] * 3
+    assert {answer.reason for answer in answers if isinstance(answer, Declined)} == {"exhausted"}
+    assert shop.till.sales()["reserved_msat"] == 4500
+
+
+# Refusals
+
+
+def foreign(shop: Shop, tmp_path: Path) -> str:
+    other = Shop(tmp_path / "other.sqlite3", master=b"n" * 32)
+    credential = other.sell()
+    other.database.close()
+    return credential.header()
+
+
+def expired(shop: Shop) -> str:
+    header = shop.sell().header()
+    shop.clock.now += 5000
+    return header
+
+
+def revoked(shop: Shop, uses: int) -> str:
+    credential = shop.sell()
+    for _ in range(uses):
+        shop.ask(credential.header())
+    identifier = Challenge(credential.macaroon, "lnbcrt1q").identifier()
+    assert identifier
+    assert shop.till.revoke(identifier.token_id.hex())
+    return credential.header()
+
+
+def narrowed(shop: Shop) -> str:
+    credential = shop.sell()
+    smaller = attenuate(credential.macaroon, caveats.models("llm", ["poet"]))
+    return Credential(smaller, credential.preimage).header()
+
+
+def unpaid(shop: Shop) -> str:
+    return Credential(challenge_in(shop.ask()).macaroon, preimage_of(0)).header()
+
+
+REFUSALS: dict[str, Callable[[Shop, Path], str]] = {
+    "not-paid": lambda shop, _: unpaid(shop),
+    "bad-preimage": lambda shop, _: Credential(shop.sell().macaroon, b"\x00" * 32).header(),
+    "bad-signature": foreign,
+    "expired": lambda shop, _: expired(shop),
+    "revoked": lambda shop, _: revoked(shop, 0),
+    "revoked ": lambda shop, _: revoked(shop, 1),
+    "wrong-service": lambda shop, _: shop.sell(service="other").header(),
+    "wrong-model": lambda shop, _: narrowed(shop),
+    "malformed-credential": lambda shop, _: "L402 abc",
+    "payment-required": lambda shop, _: "Basic YTpi",
+}
+
+
+@pytest.mark.parametrize("reason", REFUSALS)
+def test_a_refusal_says_why_and_sells_a_new_token(shop: Shop, tmp_path: Path, reason: str) -> None:
+    """The stable reason, a sentence, a challenge that works; and no reservation."""
+    header = REFUSALS[reason](shop, tmp_path)
+    invoices, reserved = len(shop.wallet.made), shop.till.sales()["reserved_msat"]
+    declined = shop.ask(header)
+    assert isinstance(declined, Declined)
+    assert declined.reason == reason.strip()
+    assert declined.detail
+    assert len(shop.wallet.made) == invoices + 1
+    assert shop.till.sales()["reserved_msat"] == reserved
+    challenge = challenge_in(declined)
+    payment = shop.wallet.settle(shop.wallet.decode(challenge.invoice))
+    admitted(shop.ask(Credential(challenge.macaroon, bytes.fromhex(payment.preimage)).header()))
+
+
+def test_an_exhausted_token_says_what_it_holds(shop: Shop) -> None:
+    """Enough for a shorter ask, so the sentence names both amounts; the balance stays."""
+    header = shop.sell().header()
+    declined = shop.ask(header, amount_msat=3001)
+    assert isinstance(declined, Declined)
+    assert declined.reason == "exhausted"
+    assert "3001" in declined.detail
+    assert "holds 3000" in declined.detail
+    admitted(shop.ask(header, amount_msat=3000))
+
+
+def test_a_revoked_token_leaves_no_row(shop: Shop) -> None:
+    """Revoked before its first use it is never opened."""
+    shop.ask(revoked(shop, 0))
+    assert shop.till.sales()["tokens"] == 0
+
+
+def test_two_credentials_are_ambiguous(shop: Shop) -> None:
+    """Whichever is charged could be the wrong one: an error, no invoice, no charge."""
+    headers = (shop.sell().header(), shop.sell().header())
+    invoices = len(shop.wallet.made)
+    with pytest.raises(Ambiguous):
+        shop.till.admit(Admission(headers, "llm", 100))
+    assert len(shop.wallet.made) == invoices
+    assert shop.rows() == 0
+
+
+@pytest.mark.parametrize("token_id", ["", "aa", "AA" * 32, "zz" * 32, "aa" * 33])
+def test_only_a_token_id_is_revoked(shop: Shop, token_id: str) -> None:
+    """A typing mistake must not look like a revocation."""
+    with pytest.raises(BadRequest, match="64 lower-case hex"):
+        shop.till.revoke(token_id)
+
+
+@pytest.mark.parametrize(("service", "amount"), [("", 1), ("LLM", 1), ("a:b", 1), ("llm", 0), ("llm", -1)])
+def test_an_admission_that_cannot_be_sold_cannot_be_built(service: str, amount: int) -> None:
+    """A service name that would break a caveat, an amount that is nothing."""
+    with pytest.raises(ValueError, match=r"service|amount_msat"):
+        Admission((), service, amount)
+
+
+@pytest.mark.parametrize(("token_s", "challenge_s"), [(600, 600), (10, 0), (5, 10)])
+def test_a_token_outlives_its_challenge(token_s: int, challenge_s: int) -> None:
+    """Else one could pay for a token that has already expired."""
+    with pytest.raises(ValueError, match="outlive"):
+        TillTerms(1000, token_s, challenge_s)
+
+
+@settings(max_examples=25, deadline=None)
+@given(orders=st.lists(st.tuples(st.integers(1, 2000), st.integers(0, 2500)), max_size=8))
+def test_no_sequence_of_answers_overdraws(
+    tmp_path_factory: pytest.TempPathFactory, orders: list[tuple[int, int]]
+) -> None:
+    """Whatever is reserved and charged, the token pays at most what was received for it."""
+    shop = Shop(tmp_path_factory.mktemp("till") / "books.sqlite3")
+    header, charged = shop.sell().header(), 0
+    for amount_msat, charge_msat in orders:
+        answer = shop.ask(header, amount_msat)
+        if isinstance(answer, Admitted):
+            charged += shop.till.settle(answer.reservation, charge_msat).charged_msat
+        else:
+            assert amount_msat > 3000 - charged
+    assert charged <= 3000
+    shop.database.close()
