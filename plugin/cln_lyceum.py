@@ -290,7 +290,7 @@ def pay(
     return {"ticket": asdict(plugin.purse.pay(parsed, _word("origin", origin), terms))}
 
 
-@method("l402-kept", quick)
+@method("l402-kept", patient)
 def kept(origin: Any) -> dict[str, Any]:
     """The newest usable credential that was bought from {origin} (scheme://host:port), if there is one."""
     ticket = plugin.purse.kept(_word("origin", origin))

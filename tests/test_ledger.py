@@ -266,9 +266,36 @@ def test_nobody_else_can_read_the_books(database: Database, tmp_path: Path, till
 
 
 def test_a_purchase_begins_once(purse: PurseBook) -> None:
-    """The second call gets the first one's row and is told that it is not new."""
-    assert purse.begin(BOUGHT) == (BOUGHT, True)
-    assert purse.begin(replace(BOUGHT, amount_msat=1, origin="https://b:443")) == (BOUGHT, False)
+    """Of eight callers that begin the same purchase one journals it, and only that one may pay."""
+    start = Barrier(8)
+
+    def begin(number: int) -> bool:
+        start.wait()
+        try:
+            return purse.begin(replace(BOUGHT, created_at=number)).created_at == number
+        except sqlite3.IntegrityError:
+            return False
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(begin, range(8))) == [False] * 7 + [True]
+
+
+def test_a_failed_purchase_begins_again(purse: PurseBook) -> None:
+    """A row of a payment that failed gives way to the next try."""
+    purse.begin(BOUGHT)
+    purse.finish(BOUGHT.payment_hash, Payment(Outcome.FAILED))
+    assert purse.begin(replace(BOUGHT, created_at=7)).created_at == 7
+    assert [row.outcome for row in purse.purchases(9)] == [Outcome.PENDING]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.PENDING, Outcome.UNKNOWN, Outcome.SETTLED])
+def test_what_may_have_been_paid_never_begins_again(purse: PurseBook, outcome: Outcome) -> None:
+    """A row that is open or settled is not replaced."""
+    purse.begin(BOUGHT)
+    row = purse.finish(BOUGHT.payment_hash, Payment(outcome, "dd" * 32))
+    with pytest.raises(sqlite3.IntegrityError):
+        purse.begin(replace(BOUGHT, created_at=7))
+    assert purse.purchase(BOUGHT.payment_hash) == row
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
@@ -278,29 +305,6 @@ def test_an_outcome_is_written_down(purse: PurseBook, outcome: Outcome) -> None:
     row = purse.finish(BOUGHT.payment_hash, Payment(outcome, "dd" * 32, 3000, 7))
     assert row == replace(BOUGHT, outcome=outcome, preimage="dd" * 32, fee_msat=7)
     assert [row.outcome for row in purse.unfinished()] == [o for o in (outcome,) if o in ("pending", "unknown")]
-
-
-def test_one_retry_wins(purse: PurseBook) -> None:
-    """A failed row goes back to pending for exactly one of eight callers."""
-    purse.begin(BOUGHT)
-    purse.finish(BOUGHT.payment_hash, Payment(Outcome.FAILED))
-    start = Barrier(8)
-
-    def retry(_: int) -> bool:
-        start.wait()
-        return purse.retry(BOUGHT.payment_hash)
-
-    with ThreadPoolExecutor(8) as pool:
-        assert sorted(pool.map(retry, range(8))) == [False] * 7 + [True]
-    assert [row.outcome for row in purse.purchases(9)] == [Outcome.PENDING]
-
-
-@pytest.mark.parametrize("outcome", [Outcome.PENDING, Outcome.UNKNOWN, Outcome.SETTLED])
-def test_only_a_failed_payment_is_retried(purse: PurseBook, outcome: Outcome) -> None:
-    """What may have been paid is never turned back."""
-    purse.begin(BOUGHT)
-    purse.finish(BOUGHT.payment_hash, Payment(outcome))
-    assert not purse.retry(BOUGHT.payment_hash)
 
 
 def test_kept_tokens_come_newest_first(purse: PurseBook) -> None:

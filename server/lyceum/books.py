@@ -92,15 +92,13 @@ class TillLedger(Protocol):
 class PurseLedger(Protocol):
     """The buyer's journal. Each method is one short transaction."""
 
-    def begin(self, purchase: Purchase) -> tuple[Purchase, bool]:
-        """Journal a payment about to be made; (row, True) if new, (the row there, False) if not."""
+    def purchase(self, payment_hash: str) -> Purchase | None: ...
+
+    def begin(self, purchase: Purchase) -> Purchase:
+        """Journal a payment about to be made, as pending; in place of an earlier row only if that failed."""
         ...
 
     def finish(self, payment_hash: str, payment: Payment) -> Purchase: ...
-
-    def retry(self, payment_hash: str) -> bool:
-        """Turn a failed row back to pending; True for exactly one of several callers."""
-        ...
 
     def kept(self, origin: str) -> Sequence[Purchase]:
         """Paid and usable tokens of this origin, newest first."""

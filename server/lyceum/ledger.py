@@ -195,15 +195,19 @@ class PurseBook:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def begin(self, purchase: Purchase) -> tuple[Purchase, bool]:
+    def purchase(self, payment_hash: str) -> Purchase | None:
+        return next(iter(self._all("WHERE payment_hash = ?", payment_hash)), None)
+
+    def begin(self, purchase: Purchase) -> Purchase:
         with self._db.write() as db:
-            new = db.execute(
-                "INSERT OR IGNORE INTO purchases (payment_hash, origin, purpose, bolt11, amount_msat,"
-                " fee_cap_msat, created_at, macaroon, outcome) VALUES (:payment_hash, :origin, :purpose,"
-                " :bolt11, :amount_msat, :fee_cap_msat, :created_at, :macaroon, 'pending')",
+            db.execute("DELETE FROM purchases WHERE payment_hash = ? AND outcome = 'failed'", (purchase.payment_hash,))
+            db.execute(
+                "INSERT INTO purchases (payment_hash, origin, purpose, bolt11, amount_msat, fee_cap_msat, created_at,"
+                " macaroon, outcome) VALUES (:payment_hash, :origin, :purpose, :bolt11, :amount_msat, :fee_cap_msat,"
+                " :created_at, :macaroon, 'pending')",
                 asdict(purchase),
-            ).rowcount
-        return self._row(purchase.payment_hash), new == 1
+            )
+        return self._row(purchase.payment_hash)
 
     def finish(self, payment_hash: str, payment: Payment) -> Purchase:
         with self._db.write() as db:
@@ -212,14 +216,6 @@ class PurseBook:
                 (payment.outcome, payment.preimage, payment.fee_msat, payment_hash),
             )
         return self._row(payment_hash)
-
-    def retry(self, payment_hash: str) -> bool:
-        with self._db.write() as db:
-            done = db.execute(
-                "UPDATE purchases SET outcome = ? WHERE payment_hash = ? AND outcome = ?",
-                (Outcome.PENDING, payment_hash, Outcome.FAILED),
-            )
-            return done.rowcount == 1
 
     def kept(self, origin: str) -> Sequence[Purchase]:
         return self._all("WHERE origin = ? AND outcome = 'settled' AND usable ORDER BY created_at DESC", origin)

@@ -34,7 +34,7 @@ class Ask:
     """One question to one model, as OpenAI's chat completions define the fields.
 
     `max_tokens`: None means as much as the model allows. `budget_msat`: what a model that buys
-    from others may spend in all, fees included; 0 means that it may buy nothing.
+    from others may spend in all, fees included; at 0 it spends nothing but what its owner allows it.
     """
 
     model: str

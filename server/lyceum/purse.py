@@ -31,6 +31,8 @@ WINDING_UP_S = 5
 LONGEST_PAYMENT_S = PAYMENT_S + WINDING_UP_S + 5
 """After so long `pay` has answered, whatever the answer."""
 
+OPEN = frozenset({Outcome.PENDING, Outcome.UNKNOWN})
+
 
 class Purse:
     def __init__(
@@ -53,7 +55,13 @@ class Purse:
         self.most_msat = most_msat
 
     def kept(self, origin: str) -> Ticket | None:
-        """The newest token that was paid for this origin and is not known to be used up."""
+        """The newest token that was paid for this origin and is not known to be used up.
+
+        Payments to it whose outcome was open are looked up first: what was paid is used, not paid again.
+        """
+        for row in self._ledger.unfinished():
+            if row.origin == origin:
+                self._resolve(row)
         kept = self._ledger.kept(origin)
         return _ticket(kept[0], paid_now=False) if kept else None
 
@@ -66,24 +74,22 @@ class Purse:
         Raises OverBudget, BadInvoice or PaymentFailed, after which nothing was paid; and
         PaymentUnknown, after which the money may still go: asking again looks it up first.
         """
-        invoice = self._checked(challenge, terms)
+        invoice = self._wallet.decode(challenge.invoice)
         with self._one_at_a_time(invoice.payment_hash):
-            row, new = self._ledger.begin(_purchase(challenge, invoice, origin, terms, self._now()))
-            _same_deal(row, challenge, origin)
-            if row.outcome is Outcome.SETTLED:
+            row = self._ledger.purchase(invoice.payment_hash)
+            if row:
+                _check_same_deal(row, challenge, origin)
+            if row and row.outcome is Outcome.SETTLED:
                 return _ticket(row, paid_now=False)
-            if not new and not self._may_pay_again(row):
+            if row and row.outcome is not Outcome.FAILED:
                 return _ticket(self._conclude(row, self._look_up(row, self._timeout_s)), paid_now=True)
-            payment = self._wallet.pay(invoice, terms.fee_cap_msat, f"lyceum: {terms.purpose}", self._timeout_s)
-            if payment.outcome is Outcome.PENDING:
-                payment = self._look_up(row, WINDING_UP_S)
-            return _ticket(self._conclude(row, payment), paid_now=True)
+            self._check(invoice, challenge, terms)
+            return self._pay(_purchase(challenge, invoice, origin, terms, self._now()), invoice)
 
     def recover(self) -> Sequence[Purchase]:
         """After a start: ask the node what became of every open row; returns those still open."""
         for row in self._ledger.unfinished():
-            with self._one_at_a_time(row.payment_hash):  # not while a call is just paying it
-                self._ledger.finish(row.payment_hash, self._wallet.lookup(row.payment_hash))
+            self._resolve(row)
         return self._ledger.unfinished()
 
     def spending(self) -> dict[str, int]:
@@ -96,8 +102,21 @@ class Purse:
         with self._guard:
             return self._locks.setdefault(payment_hash, threading.Lock())
 
-    def _checked(self, challenge: Challenge, terms: Terms) -> Invoice:
-        invoice = self._wallet.decode(challenge.invoice)
+    def _resolve(self, row: Purchase) -> None:
+        """What became of an open row; waits for a call that is just paying it."""
+        with self._one_at_a_time(row.payment_hash):
+            now = self._ledger.purchase(row.payment_hash)
+            if now and now.outcome in OPEN:
+                self._ledger.finish(row.payment_hash, self._wallet.lookup(row.payment_hash))
+
+    def _pay(self, purchase: Purchase, invoice: Invoice) -> Ticket:
+        row = self._ledger.begin(purchase)
+        payment = self._wallet.pay(invoice, row.fee_cap_msat, f"lyceum: {row.purpose}", self._timeout_s)
+        if payment.outcome is Outcome.PENDING:
+            payment = self._look_up(row, WINDING_UP_S)
+        return _ticket(self._conclude(row, payment), paid_now=True)
+
+    def _check(self, invoice: Invoice, challenge: Challenge, terms: Terms) -> None:
         identifier = challenge.identifier()
         if identifier and identifier.payment_hash.hex() != invoice.payment_hash:
             raise BadInvoice("the macaroon belongs to another invoice: paying this one would buy nothing")
@@ -112,11 +131,6 @@ class Purse:
         cap_msat = min(terms.cap_msat, self.most_msat)
         if invoice.amount_msat > cap_msat:
             raise OverBudget(f"the seller asks {text(invoice.amount_msat)}, the limit is {text(cap_msat)}")
-        return invoice
-
-    def _may_pay_again(self, row: Purchase) -> bool:
-        """Only a payment that the node itself calls failed is tried again."""
-        return row.outcome is Outcome.FAILED and self._ledger.retry(row.payment_hash)
 
     def _look_up(self, row: Purchase, patience_s: int) -> Payment:
         deadline = self._now() + patience_s
@@ -155,7 +169,7 @@ class PursePayer:
         await asyncio.to_thread(self._purse.discard, payment_hash)
 
 
-def _same_deal(row: Purchase, challenge: Challenge, origin: str) -> None:
+def _check_same_deal(row: Purchase, challenge: Challenge, origin: str) -> None:
     """A seller who shows another seller's invoice must not be handed that one's credential."""
     if (row.origin, row.macaroon) != (origin, challenge.macaroon_text):
         raise BadInvoice("this invoice was already used for another token or another seller")

@@ -2,8 +2,8 @@
 
 A question is cut into clauses, each clause goes to the offer whose field it touches most, and
 neighbouring clauses with the same answerer stay together. Words count by how few fields share them
-(inverse document frequency, Sparck Jones 1972); between near equals the cheaper offer wins. The
-caps of all assignments together never exceed the budget.
+(inverse document frequency, Sparck Jones 1972), those of a description half as much as topics; between
+near equals the cheaper offer wins. The caps of all assignments together never exceed the budget.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ _EMPTY = frozenset(
         " was we were what when where which who whom whose why will with would you your explain describe please"
     )
 )
+
+Field = Mapping[str, float]
+"""The words of an offer's field, and how much each says of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +75,10 @@ def _join(ranked: Iterable[tuple[str, tuple[int, ...]]]) -> list[Part]:
     return parts
 
 
-def _rank(
-    text: str, offers: Sequence[Offer], fields: Sequence[frozenset[str]], weights: Mapping[str, float]
-) -> tuple[int, ...]:
+def _rank(text: str, offers: Sequence[Offer], fields: Sequence[Field], weights: Mapping[str, float]) -> tuple[int, ...]:
     words = _stems(text)
-    total = sum(weights.get(word, weights[""]) for word in words)
-    scores = [sum(weights[word] for word in words & field) / total if total else 0.0 for field in fields]
+    total = sum(weights.get(word, weights[""]) for word in words) or 1.0
+    scores = [sum(weights[word] * field[word] for word in words & field.keys()) / total for field in fields]
     best = max(scores, default=0.0)
 
     def order(number: int) -> tuple[bool, int, float]:
@@ -92,11 +93,12 @@ def _usual_msat(offer: Offer) -> int:
     return offer.price.cost_msat(Usage(100, 200, 100, 200))
 
 
-def _field(offer: Offer) -> frozenset[str]:
-    return _stems(" ".join((offer.model.replace("-", " "), offer.description, *offer.topics)))
+def _field(offer: Offer) -> Field:
+    topics = _stems(" ".join((offer.model.replace("-", " "), *offer.topics)))
+    return dict.fromkeys(_stems(offer.description), 0.5) | dict.fromkeys(topics, 1.0)
 
 
-def _weights(fields: Sequence[frozenset[str]]) -> dict[str, float]:
+def _weights(fields: Sequence[Field]) -> dict[str, float]:
     """Each word's weight; "" stands for a word that no field knows, which counts half a rare one."""
     seen = Counter(word for field in fields for word in field)
     known = {word: math.log(1 + len(fields) / count) for word, count in seen.items()}

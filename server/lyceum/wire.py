@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from lyceum.errors import BadRequest, LyceumError, PeerError, TooLong
 from lyceum.money import check_msat
@@ -20,6 +20,7 @@ MAX_MESSAGES = 256
 MAX_STOPS = 4
 MAX_TOPICS = 512
 MAX_OFFERS = 4096
+FINISHES = frozenset(get_args(Finish))
 DONE = "data: [DONE]\n\n"
 
 JsonObject = dict[str, Any]
@@ -332,8 +333,9 @@ class AnswerReader:
             self._account = event
 
     def _text(self, choice: JsonObject) -> str:
-        if choice.get("finish_reason"):
-            self._finish = cast("Finish", str(choice["finish_reason"]))
+        reason = choice.get("finish_reason")
+        if reason:
+            self._finish = cast("Finish", reason) if reason in FINISHES else "stop"
         text = choice.get("delta", {}).get("content") or ""
         if not isinstance(text, str):
             raise TypeError
