@@ -31,10 +31,10 @@ try:
     from lyceum import l402
     from lyceum.books import Purchase, Token
     from lyceum.ensemble import Ensemble
-    from lyceum.errors import BadRequest, ConfigError, LyceumError, NoAnswer
+    from lyceum.errors import BadRequest, LyceumError, NoAnswer
     from lyceum.ledger import Database, PurseBook, TillBook
-    from lyceum.money import check_msat
     from lyceum.node import ClnWallet, call
+    from lyceum.parameters import count, lines, msat, urls, word
     from lyceum.peers import Seller, muster, visit
     from lyceum.ports import Ask, Declined, End, Message, Offer, Terms
     from lyceum.purse import LONGEST_PAYMENT_S, Purse, PursePayer
@@ -53,6 +53,8 @@ except ModuleNotFoundError as missing:
 ROOT_KEY = "lyceum l402 root key 0"
 """What makesecret derives the macaroons' root key from; another text would void every token."""
 
+MOST_SECONDS = 10 * 365 * 24 * 3600
+
 EVERYBODY = Offer("ensemble", "the specialists of every configured peer")
 
 Work = Callable[..., dict[str, Any]]
@@ -65,7 +67,10 @@ class Lyceum(Plugin):  # type: ignore[misc]
     purse: Purse
 
     def peers(self) -> list[str]:
-        return _urls(self.get_option("lyceum-peers"))
+        return urls("lyceum-peers", self.get_option("lyceum-peers"))
+
+    def patience_s(self) -> int:
+        return count("lyceum-patience", self.get_option("lyceum-patience"))
 
 
 plugin = Lyceum()
@@ -118,79 +123,51 @@ def _place(error: Exception) -> str:
     return f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else "?"
 
 
-# Options. Those marked dynamic can be changed by `lightning-cli setconfig` without a restart.
+# Options, all of which `lightning-cli setconfig` changes without a restart.
 
 
-def _set_terms(_: Plugin, name: str, value: Any) -> None:
-    field = {
-        "lyceum-bundle-msat": "bundle_msat",
-        "lyceum-token-expiry": "token_s",
-        "lyceum-challenge-expiry": "challenge_s",
-    }
-    plugin.till.terms = replace(plugin.till.terms, **{field[name]: int(value)})
+def option(name: str, default: int | str, description: str, change: Callable[[str, Any], object]) -> None:
+    """`change` checks the new value, and puts it where it is used."""
+    kind = "int" if isinstance(default, int) else "string"
+    plugin.add_option(
+        name, default, description, opt_type=kind, dynamic=True, on_change=lambda _, key, value: change(key, value)
+    )
 
 
-def _set_most(_: Plugin, __: str, value: Any) -> None:
-    plugin.purse.most_msat = msat("lyceum-max-payment-msat", value)
+def _change_terms(**field: int) -> None:
+    plugin.till.terms = replace(plugin.till.terms, **field)
 
 
-def _set_patience(_: Plugin, name: str, value: Any) -> None:
-    _count(name, value)
+def _change_most(name: str, value: Any) -> None:
+    plugin.purse.most_msat = msat(name, value)
 
 
-def _set_peers(_: Plugin, __: str, value: Any) -> None:
-    _urls(value)
-
-
-plugin.add_option(
+option(
     "lyceum-bundle-msat",
     1000,
     "Least that a first payment to us buys, in msat; the rest stays on the token.",
-    opt_type="int",
-    dynamic=True,
-    on_change=_set_terms,
+    lambda name, value: _change_terms(bundle_msat=msat(name, value)),
 )
-plugin.add_option(
+option(
     "lyceum-token-expiry",
     30 * 24 * 3600,
     "Seconds that a token sold by us stays good.",
-    opt_type="int",
-    dynamic=True,
-    on_change=_set_terms,
+    lambda name, value: _change_terms(token_s=count(name, value, MOST_SECONDS)),
 )
-plugin.add_option(
+option(
     "lyceum-challenge-expiry",
     600,
     "Seconds that the invoice of a challenge stays payable.",
-    opt_type="int",
-    dynamic=True,
-    on_change=_set_terms,
+    lambda name, value: _change_terms(challenge_s=count(name, value, MOST_SECONDS)),
 )
-plugin.add_option(
+option(
     "lyceum-max-payment-msat",
     1_000_000,
     "Most that any single payment for a token may be, in msat, whoever asks.",
-    opt_type="int",
-    dynamic=True,
-    on_change=_set_most,
+    _change_most,
 )
-plugin.add_option(
-    "lyceum-peers",
-    "",
-    "Sellers to consult: their servers' URLs, separated by commas.",
-    dynamic=True,
-    on_change=_set_peers,
-)
-
-
-plugin.add_option(
-    "lyceum-patience",
-    30,
-    "Seconds that a seller may be silent before an answer goes on without it.",
-    opt_type="int",
-    dynamic=True,
-    on_change=_set_patience,
-)
+option("lyceum-peers", "", "Sellers to consult: their servers' URLs, separated by commas.", urls)
+option("lyceum-patience", 30, "Seconds that a seller may be silent before an answer goes on without it.", count)
 
 
 @plugin.init()
@@ -206,13 +183,12 @@ def init(configuration: dict[str, Any], **_: Any) -> dict[str, str] | None:
 def _furnish(directory: Path) -> None:
     wallet = ClnWallet(plugin.rpc)
     database = Database(directory / "lyceum.sqlite3")
-    secret = bytes.fromhex(call(plugin.rpc, "makesecret", {"string": ROOT_KEY})["secret"])
-    terms = TillTerms(
-        *(plugin.get_option(f"lyceum-{name}") for name in ("bundle-msat", "token-expiry", "challenge-expiry"))
-    )
+    root_key = bytes.fromhex(call(plugin.rpc, "makesecret", {"string": ROOT_KEY})["secret"])
+    terms = TillTerms(*map(plugin.get_option, ("lyceum-bundle-msat", "lyceum-token-expiry", "lyceum-challenge-expiry")))
     most_msat = msat("lyceum-max-payment-msat", plugin.get_option("lyceum-max-payment-msat"))
     plugin.peers()
-    plugin.till = Till(wallet, TillBook(database), secret, terms, now=_now, random_bytes=secrets.token_bytes)
+    plugin.patience_s()
+    plugin.till = Till(wallet, TillBook(database), root_key, terms, now=_now, random_bytes=secrets.token_bytes)
     plugin.purse = Purse(wallet, PurseBook(database), now=_now, most_msat=most_msat)
 
 
@@ -239,7 +215,7 @@ def admit(
 @method("l402-settle", quick)
 def settle(reservation: Any, charge_msat: Any) -> dict[str, Any]:
     """Charge {charge_msat} of a {reservation}, at most all of it; the rest returns to the token."""
-    return asdict(plugin.till.settle(_word("reservation", reservation), msat("charge_msat", charge_msat)))
+    return asdict(plugin.till.settle(word("reservation", reservation), msat("charge_msat", charge_msat)))
 
 
 @method("l402-verify", quick)
@@ -254,7 +230,7 @@ def verify(service: Any, authorization: Any, model: Any = None, max_tokens: Any 
 @method("l402-tokens", quick)
 def tokens(limit: Any = 100) -> dict[str, Any]:
     """The newest tokens that were sold and bought here, without their secrets."""
-    most = _count("limit", limit)
+    most = count("limit", limit)
     return {
         "sold": [_sold(token) for token in plugin.till.tokens(most)],
         "bought": [_bought(purchase) for purchase in plugin.purse.purchases(most)],
@@ -264,7 +240,7 @@ def tokens(limit: Any = 100) -> dict[str, Any]:
 @method("l402-revoke", quick)
 def revoke(token_id: Any) -> dict[str, Any]:
     """Refuse the token {token_id} from now on. What its holder had left is not paid back by this."""
-    return {"token_id": token_id, "revoked_now": plugin.till.revoke(_word("token_id", token_id))}
+    return {"token_id": token_id, "revoked_now": plugin.till.revoke(word("token_id", token_id))}
 
 
 @method("l402-stats", quick)
@@ -285,22 +261,22 @@ def pay(
     At most {cap_msat} for the invoice and {fee_cap_msat} for its route; {payee}, if given, is the
     node that must be paid. The same challenge is never paid twice.
     """
-    parsed = l402.parse_challenge([_word("challenge", challenge)])
+    parsed = l402.parse_challenge([word("challenge", challenge)])
     terms = Terms(msat("cap_msat", cap_msat), msat("fee_cap_msat", fee_cap_msat), str(payee), str(purpose)[:200])
-    return {"ticket": asdict(plugin.purse.pay(parsed, _word("origin", origin), terms))}
+    return {"ticket": asdict(plugin.purse.pay(parsed, word("origin", origin), terms))}
 
 
 @method("l402-kept", patient)
 def kept(origin: Any) -> dict[str, Any]:
     """The newest usable credential that was bought from {origin} (scheme://host:port), if there is one."""
-    ticket = plugin.purse.kept(_word("origin", origin))
+    ticket = plugin.purse.kept(word("origin", origin))
     return {"ticket": asdict(ticket)} if ticket else {}
 
 
 @method("l402-discard", quick)
 def discard(payment_hash: Any) -> dict[str, Any]:
     """Forget the credential bought with {payment_hash}: its seller refuses it for good."""
-    plugin.purse.discard(_word("payment_hash", payment_hash))
+    plugin.purse.discard(word("payment_hash", payment_hash))
     return {"payment_hash": payment_hash}
 
 
@@ -315,7 +291,7 @@ def ask(request: Request, question: Any, budget_msat: Any, max_tokens: Any = Non
     notifications get the text as it is written, as messages of level debug.
     """
     if max_tokens is not None:
-        max_tokens = _count("max_tokens", max_tokens)
+        max_tokens = count("max_tokens", max_tokens)
     asked = Ask("ensemble", (Message("user", str(question)),), max_tokens, budget_msat=msat("budget_msat", budget_msat))
     if not plugin.peers():
         raise NoAnswer("no peers to ask: set lyceum-peers to the URLs of sellers")
@@ -329,12 +305,9 @@ def ask(request: Request, question: Any, budget_msat: Any, max_tokens: Any = Non
 
 
 async def _consult(asked: Ask, show: Callable[[str], None]) -> tuple[str, End]:
-    patience_s = _count("lyceum-patience", plugin.get_option("lyceum-patience"))
-    payer = PursePayer(plugin.purse)
-    async with httpx.AsyncClient(timeout=patience_s) as client:
-        ensemble = Ensemble(
-            EVERYBODY, lambda: muster(client, plugin.peers(), payer), patience_s=patience_s + LONGEST_PAYMENT_S
-        )
+    payer, patience_s = PursePayer(plugin.purse), plugin.patience_s() + LONGEST_PAYMENT_S
+    async with httpx.AsyncClient(timeout=plugin.patience_s()) as client:
+        ensemble = Ensemble(EVERYBODY, lambda: muster(client, plugin.peers(), payer), patience_s=patience_s)
         text = ""
         async for chunk in ensemble.stream(asked):
             if isinstance(chunk, End):
@@ -384,48 +357,16 @@ def _visit_all() -> Sequence[Seller]:
     return asyncio.run(visit_all())
 
 
-# Parameters: lightning-cli sends numbers as numbers and everything else as text.
-
-
-def msat(name: str, value: Any) -> int:
-    """An amount as lightningd writes it: 1000, "1000" or "1000msat"."""
-    text = str(value).removesuffix("msat")
-    if isinstance(value, bool) or not text.isascii() or not text.isdigit():
-        raise BadRequest(f"{name} must be a number of msat such as 1000, not {value!r}", name)
-    try:
-        return check_msat(name, int(text))
-    except ValueError as error:
-        raise BadRequest(str(error), name) from None
-
-
-def _count(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not str(value).isdigit() or not 1 <= int(value) <= 100_000:
-        raise BadRequest(f"{name} must be a number from 1 to 100000", name)
-    return int(value)
-
-
-def _word(name: str, value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise BadRequest(f"{name} must be a non-empty text", name)
-    return value
+# Shapes of the answers.
 
 
 def _admission(service: Any, amount_msat: Any, authorization: Any, model: Any, max_tokens: Any) -> Admission:
-    lines = [authorization] if isinstance(authorization, str) else authorization or []
-    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
-        raise BadRequest("authorization must be a header line or a list of them", "authorization")
+    header, amount = lines("authorization", authorization), msat("amount_msat", amount_msat)
+    tokens = None if max_tokens is None else count("max_tokens", max_tokens)
     try:
-        return Admission(tuple(lines), _word("service", service), msat("amount_msat", amount_msat), model, max_tokens)
+        return Admission(header, word("service", service), amount, model and word("model", model), tokens)
     except ValueError as error:
         raise BadRequest(str(error)) from None
-
-
-def _urls(value: Any) -> list[str]:
-    urls = [url.strip() for url in str(value or "").split(",") if url.strip()]
-    wrong = next((url for url in urls if not url.startswith(("http://", "https://"))), None)
-    if wrong:
-        raise ConfigError(f"lyceum-peers: {wrong!r} is not a URL that starts with http:// or https://")
-    return urls
 
 
 def _sold(token: Token) -> dict[str, Any]:

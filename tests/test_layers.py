@@ -27,6 +27,7 @@ ROOMS = {
     "ports": "l402 money",
     "books": "ports",
     "wire": "errors money ports",
+    "parameters": "errors money",
     # policy
     "router": "money ports",
     "till": "errors l402 money ports books",
@@ -42,7 +43,7 @@ ROOMS = {
     "tables": "",
     "app": "errors ports wire",
     "devnet": "errors node",
-    "cln_lyceum": "errors l402 money ports books wire till purse ensemble ledger node peers",
+    "cln_lyceum": "errors l402 ports books wire parameters till purse ensemble ledger node peers",
     "service": "errors ports purse ensemble node engine peers config app",
     "demo": "errors node tables devnet cln_lyceum",
     "cli": "errors node config tables service demo",

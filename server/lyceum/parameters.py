@@ -1,0 +1,53 @@
+"""What a person or a program passes to an RPC method, as checked values.
+
+lightning-cli sends numbers as numbers and all else as text, so every parameter may come as either.
+Each function raises BadRequest naming the parameter and what it should be.
+"""
+
+from __future__ import annotations
+
+from lyceum.errors import BadRequest
+from lyceum.money import check_msat
+
+MOST = 100_000
+
+
+def msat(name: str, value: object) -> int:
+    """An amount as lightningd writes it: 1000, "1000" or "1000msat"."""
+    text = str(value).removesuffix("msat")
+    if isinstance(value, bool) or not text.isascii() or not text.isdigit():
+        raise BadRequest(f"{name} must be a number of msat such as 1000, not {value!r}", name)
+    try:
+        return check_msat(name, int(text))
+    except ValueError as error:
+        raise BadRequest(str(error), name) from None
+
+
+def count(name: str, value: object, most: int = MOST) -> int:
+    text = str(value)
+    if isinstance(value, bool) or not text.isascii() or not text.isdigit() or not 1 <= int(text) <= most:
+        raise BadRequest(f"{name} must be a number from 1 to {most}", name)
+    return int(text)
+
+
+def word(name: str, value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise BadRequest(f"{name} must be a non-empty text", name)
+    return value
+
+
+def lines(name: str, value: object) -> tuple[str, ...]:
+    """Header lines: none, one, or a list of them."""
+    found = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(found, list) or not all(isinstance(line, str) for line in found):
+        raise BadRequest(f"{name} must be a header line or a list of them", name)
+    return tuple(found)
+
+
+def urls(name: str, value: object) -> list[str]:
+    """URLs separated by commas."""
+    found = [url.strip() for url in str(value or "").split(",") if url.strip()]
+    wrong = next((url for url in found if not url.startswith(("http://", "https://"))), None)
+    if wrong:
+        raise BadRequest(f"{name}: {wrong!r} is not a URL that starts with http:// or https://", name)
+    return found
