@@ -50,6 +50,9 @@ def run(words: Sequence[str]) -> int:
     except LyceumError as error:
         print(f"lyceum: {error.message}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as missing:
+        print(f"lyceum: {missing}; this command needs: pip install 'cln-lyceum[server,devnet]'", file=sys.stderr)
+        return ConfigError.exit_code
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
