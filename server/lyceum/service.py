@@ -33,8 +33,8 @@ UNKNOWN_COMMAND = -32601
 
 
 @dataclass(frozen=True, slots=True)
-class Till:
-    """What the server needs to know of the node that sells for it."""
+class Cashier:
+    """The node that sells for this server, and pays for what it buys."""
 
     gate: Gate
     payer: Payer
@@ -52,12 +52,12 @@ def run(config: Config) -> int:
 
 
 def assemble(config: Config) -> Starlette:
-    till = _till(config)
-    engines = [_load(config, table, till) for table in config.models]
+    cashier = _cashier(config)
+    engines = [_load(config, table, cashier) for table in config.models]
     models: list[Model] = list(engines)
-    client = httpx.AsyncClient(timeout=config.ensemble.patience_s if config.ensemble else None)
+    client = httpx.AsyncClient(timeout=(config.ensemble or EnsembleTable()).patience_s)
     if config.ensemble:
-        models.append(_ensemble(config.ensemble, models, till, client))
+        models.append(_ensemble(config.ensemble, models, cashier, client))
     _check_names(models)
 
     async def stop() -> None:
@@ -65,10 +65,10 @@ def assemble(config: Config) -> Starlette:
         for engine in engines:
             await asyncio.to_thread(engine.close)
 
-    return create_app(models, till.gate if till else None, stop)
+    return create_app(models, cashier.gate if cashier else None, stop)
 
 
-def _till(config: Config) -> Till | None:
+def _cashier(config: Config) -> Cashier | None:
     if not config.server.node:
         _say("no [server] node is configured: every model is FREE")
         return None
@@ -83,10 +83,10 @@ def _till(config: Config) -> Till | None:
             ) from None
         raise
     plugin = PluginCalls(rpc)
-    return Till(NodeGate(plugin, config.server.service), NodePayer(plugin), node_id)
+    return Cashier(NodeGate(plugin, config.server.service), NodePayer(plugin), node_id)
 
 
-def _load(config: Config, table: ModelTable, till: Till | None) -> Engine:
+def _load(config: Config, table: ModelTable, cashier: Cashier | None) -> Engine:
     path = config.model_path(table)
     card = read_card(path)
     _say(f"loading {path.name} ...")
@@ -97,7 +97,7 @@ def _load(config: Config, table: ModelTable, till: Till | None) -> Engine:
             topics=tuple(table.topics) or card.tags,
             price=table.price(),
             limits=Limits(table.n_ctx, table.max_tokens),
-            node_id=till.node_id if till else "",
+            node_id=cashier.node_id if cashier else "",
         )
     except ValueError as error:
         raise ConfigError(f"model {table.path}: {error}") from None
@@ -110,20 +110,22 @@ def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9._]+", "-", name.lower()).strip("-")[:64] or "model"
 
 
-def _ensemble(table: EnsembleTable, own: Sequence[Model], till: Till | None, client: httpx.AsyncClient) -> Ensemble:
-    if till is None:
+def _ensemble(
+    table: EnsembleTable, own: Sequence[Model], cashier: Cashier | None, client: httpx.AsyncClient
+) -> Ensemble:
+    if cashier is None:
         raise ConfigError("an [ensemble] pays its members through a node: set node in [server]")
-    houses = [Own(model) for model in own]
+    members = [Own(model) for model in own]
     limits = Limits(context_tokens=1 << 20, max_tokens=4096)
     offer = Offer(
         table.name,
-        f"asks {len(houses)} specialists of this node and those of {len(table.peers)} others",
+        f"asks {len(members)} specialists of this node and those of {len(table.peers)} others",
         price=Price(base_msat=table.base_msat),
         limits=limits,
-        node_id=till.node_id,
+        node_id=cashier.node_id,
     )
     patience_s = table.patience_s + LONGEST_PAYMENT_S
-    return Ensemble(offer, lambda: muster(client, table.peers, till.payer, houses), table.budget_msat, patience_s)
+    return Ensemble(offer, lambda: muster(client, table.peers, cashier.payer, members), table.budget_msat, patience_s)
 
 
 def _check_names(models: Sequence[Model]) -> None:
