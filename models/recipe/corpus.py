@@ -1,0 +1,127 @@
+"""What a specialist is taught: its card, its facts, and the questions it is to refuse.
+
+Reads and checks TOML; knows nothing of tokens or nets. Held-out questions never leave here as training data.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MODELS = Path(__file__).resolve().parent.parent
+HELD_OUT_PER_LIST = 15
+LONGEST_ANSWER = 320
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    name: str
+    title: str
+    field: str
+    description: str
+    topics: tuple[str, ...]
+    refusal: str
+    licence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    id: str
+    answer: str
+    phrasings: tuple[str, ...]
+    near: str
+    far: str
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    card: Card
+    facts: tuple[Fact, ...]
+    refuse: tuple[str, ...]
+    refuse_held_out: tuple[str, ...]
+
+    def answers(self) -> tuple[str, ...]:
+        """Everything the specialist may say, the refusal last."""
+        return (*(fact.answer for fact in self.facts), self.card.refusal)
+
+
+def load(name: str) -> Corpus:
+    """The corpus of `models/<name>`, or ValueError listing all that is wrong with it."""
+    folder = MODELS / name
+    more = _paraphrases(folder / "corpus" / "paraphrases.toml")
+    facts = tuple(_fact(row, more.pop(row["id"], [])) for row in _toml(folder / "corpus" / "facts.toml")["fact"])
+    if more:
+        raise ValueError(f"models/{name}: paraphrases of unknown facts: {', '.join(more)}")
+    outside = _toml(folder / "corpus" / "outside.toml")
+    lists = [_split(outside["neighbours"]), _split(outside["elsewhere"])]
+    corpus = Corpus(
+        card=_card(_toml(folder / "card.toml")),
+        facts=facts,
+        refuse=tuple(question for train, _ in lists for question in train),
+        refuse_held_out=tuple(question for _, held_out in lists for question in held_out),
+    )
+    if faults := _faults(corpus):
+        raise ValueError(f"models/{name}:\n  " + "\n  ".join(faults))
+    return corpus
+
+
+def folded(text: str) -> str:
+    """Two questions that fold to the same text are the same question."""
+    return " ".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def _card(row: dict[str, Any]) -> Card:
+    return Card(**{**row, "topics": tuple(row["topics"])})
+
+
+def _paraphrases(path: Path) -> dict[str, list[str]]:
+    """More phrasings by fact, if the field has any."""
+    return _toml(path) if path.exists() else {}
+
+
+def _fact(row: dict[str, Any], more: list[str]) -> Fact:
+    near, far = row["held_out"]
+    return Fact(row["id"], row["answer"], (*row["phrasings"], *more), near, far)
+
+
+def _split(questions: list[str]) -> tuple[list[str], list[str]]:
+    """Training and held-out questions; the held-out ones are spread evenly over the list."""
+    stride = len(questions) / HELD_OUT_PER_LIST
+    chosen = {int(i * stride + stride / 2) for i in range(HELD_OUT_PER_LIST)}
+    held_out = [q for i, q in enumerate(questions) if i in chosen]
+    return [q for i, q in enumerate(questions) if i not in chosen], held_out
+
+
+def _faults(corpus: Corpus) -> list[str]:
+    return [*_answer_faults(corpus), *_question_faults(corpus)]
+
+
+def _answer_faults(corpus: Corpus) -> list[str]:
+    ids = Counter(fact.id for fact in corpus.facts)
+    answers = Counter(corpus.answers())
+    faults = [f"id {key!r} is used {n} times" for key, n in ids.items() if n > 1]
+    faults += [f"the same answer twice: {text!r}" for text, n in answers.items() if n > 1]
+    for fact in corpus.facts:
+        if len(fact.answer) > LONGEST_ANSWER:
+            faults.append(f"{fact.id}: the answer has {len(fact.answer)} characters")
+        if fact.answer[-1] not in ".!?" or fact.answer != fact.answer.strip():
+            faults.append(f"{fact.id}: the answer is no whole sentence")
+    return faults
+
+
+def _question_faults(corpus: Corpus) -> list[str]:
+    """A question may stand in one place only, or a held-out one would be trained on, or two answers taught."""
+    places: dict[str, list[str]] = {}
+    for fact in corpus.facts:
+        for question in (*fact.phrasings, fact.near, fact.far):
+            places.setdefault(folded(question), []).append(fact.id)
+    for question in (*corpus.refuse, *corpus.refuse_held_out):
+        places.setdefault(folded(question), []).append("outside")
+    return [f"{question!r} stands in {', '.join(where)}" for question, where in places.items() if len(where) > 1]
