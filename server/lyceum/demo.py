@@ -28,7 +28,7 @@ from lyceum.node import call
 QUESTIONS = (
     "Why did Ludwig von Mises say that economic calculation is impossible under socialism?",
     "What was the Harlem Renaissance?",
-    "How did Friedrich Hayek explain booms and busts, and how did American radio shape the 1930s?",
+    "How did Hayek explain the business cycle, and how did American radio shape the 1930s?",
 )
 SELLERS = {"vienna": "austrian-economics", "harlem": "american-culture"}
 BUDGET_MSAT = 20_000
