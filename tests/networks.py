@@ -30,14 +30,15 @@ class Market:
     def call(self, node: Node, method: str, params: Any) -> dict[str, Any]:
         return node.rpc.call(method, params)  # type: ignore[no-any-return]
 
-    def settle_down(self) -> None:
-        """Wait until no HTLC is under way: balances then show every payment."""
+    def settled_msat(self, node: Node) -> int:
+        """The node's balance once none of its HTLCs is under way: it then shows every payment."""
         deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            channels = self.buyer.rpc.listpeerchannels()["channels"]
-            if not any(channel.get("htlcs") for channel in channels):
-                return
+        while time.monotonic() < deadline and self._in_flight(node):
             time.sleep(0.05)
+        return node.balance_msat()
+
+    def _in_flight(self, node: Node) -> bool:
+        return any(channel.get("htlcs") for channel in node.rpc.listpeerchannels()["channels"])
 
     def restart_plugin(self, node: Node) -> None:
         node.rpc.plugin_stop(str(self.plugin))

@@ -75,10 +75,9 @@ def test_a_question_of_two_fields_is_split(street: Street) -> None:
 def test_the_account_adds_up_with_the_wallets(street: Street) -> None:
     """What left the buyer's channels is what the members were paid, and the sellers got it."""
     nodes = (street.buyer, street.seller, street.second)
-    before = [node.balance_msat() for node in nodes]
+    before = [street.settled_msat(node) for node in nodes]
     answer = street.ask(BOTH)
-    street.settle_down()
-    after = [node.balance_msat() for node in nodes]
+    after = [street.settled_msat(node) for node in nodes]
     paid_msat = sum(member["paid_msat"] + member["fee_msat"] for member in answer["members"])
     assert answer["paid_msat"] == paid_msat <= answer["budget_msat"]
     assert before[0] - after[0] == paid_msat
@@ -113,11 +112,11 @@ def test_answers_are_streamed_as_notifications(street: Street) -> None:
 
 def test_a_budget_of_nothing_buys_nothing(street: Street) -> None:
     """With 0 msat no seller is paid, and each member says that it was too dear."""
-    before = street.buyer.balance_msat()
+    before = street.settled_msat(street.buyer)
     answer = street.ask(ECONOMICS, budget_msat=0)
     assert answer["finish"] == "error"
     assert {member["code"] for member in answer["members"]} == {OverBudget.code}
-    assert street.buyer.balance_msat() == before
+    assert street.settled_msat(street.buyer) == before
 
 
 def test_a_budget_for_one_pays_one(street: Street) -> None:
@@ -131,12 +130,12 @@ def test_a_budget_for_one_pays_one(street: Street) -> None:
 
 def test_a_question_in_nobody_s_field_costs_nothing(street: Street) -> None:
     """No field touches it: NoAnswer, naming the fields, and nothing paid."""
-    before = street.buyer.balance_msat()
+    before = street.settled_msat(street.buyer)
     with pytest.raises(RpcError) as caught:
         street.ask("zxqv blorp?")
     assert caught.value.error["code"] == NoAnswer.rpc_code
     assert "austrian-economics" in caught.value.error["message"]
-    assert street.buyer.balance_msat() == before
+    assert street.settled_msat(street.buyer) == before
 
 
 def test_a_peer_that_is_down_is_reported_and_the_others_answer(street: Street) -> None:
@@ -178,12 +177,12 @@ def _mainnet_lines(_: Street) -> tuple[str, str]:
 def test_a_crooked_challenge_is_not_paid(street: Street, lines: Any, code: str) -> None:
     """An invoice that is not what the list says is refused, reported, and costs nothing."""
     rogue = Rogue(asks_for(lambda: lines(street)), street.seller.node_id)
-    before = street.buyer.balance_msat()
+    before = street.settled_msat(street.buyer)
     with in_thread(rogue.app()) as url:
         answer = street.ask(ECONOMICS, peers=url)
     (member,) = answer["members"]
     assert (member["ok"], member["code"], member["paid_msat"]) == (False, code, 0)
-    assert street.buyer.balance_msat() == before
+    assert street.settled_msat(street.buyer) == before
     assert rogue.paid == []
 
 
@@ -221,10 +220,10 @@ def test_a_peer_that_answers_wrongly_is_reported_and_another_answers(street: Str
 def test_a_payment_that_fails_is_reported(street: Street) -> None:
     """Where the node finds no route the member says so, and nothing is lost."""
     with in_thread(Rogue(asks_for(lambda: _unreachable_lines(street))).app()) as url:
-        before = street.buyer.balance_msat()
+        before = street.settled_msat(street.buyer)
         (member,) = street.ask(ECONOMICS, peers=url)["members"]
     assert (member["code"], member["paid_msat"]) == (PaymentFailed.code, 0)
-    assert street.buyer.balance_msat() == before
+    assert street.settled_msat(street.buyer) == before
 
 
 def _unreachable_lines(street: Street) -> tuple[str, str]:

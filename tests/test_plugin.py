@@ -78,25 +78,23 @@ def test_a_charge_never_exceeds_its_reservation(market: Market) -> None:
 def test_the_same_challenge_is_paid_once(market: Market) -> None:
     """Asking the purse twice returns the same credential and moves money once."""
     line = challenge(market, 1000)
-    before = market.buyer.balance_msat()
+    before = market.settled_msat(market.buyer)
     first = pay(market, line)
     again = pay(market, line)
     assert again["authorization"] == first["authorization"]
     assert (first["amount_msat"], again["amount_msat"]) == (1000, 0)
-    market.settle_down()
-    assert before - market.buyer.balance_msat() == 1000 + first["fee_msat"]
+    assert before - market.settled_msat(market.buyer) == 1000 + first["fee_msat"]
 
 
 def test_parallel_payments_of_one_challenge_are_one(market: Market) -> None:
     """Eight callers that pay one challenge at once get one credential for one payment."""
     line = challenge(market, 1000)
-    before = market.buyer.balance_msat()
+    before = market.settled_msat(market.buyer)
     with ThreadPoolExecutor(8) as pool:
         tickets = list(pool.map(lambda _: pay(market, line), range(8)))
     assert len({ticket["authorization"] for ticket in tickets}) == 1
     assert sum(ticket["amount_msat"] for ticket in tickets) == 1000
-    market.settle_down()
-    assert before - market.buyer.balance_msat() == 1000
+    assert before - market.settled_msat(market.buyer) == 1000
 
 
 def test_parallel_requests_never_oversell_a_balance(market: Market) -> None:
@@ -243,14 +241,13 @@ def test_another_origin_cannot_claim_a_paid_token(market: Market) -> None:
 
 def test_a_failed_payment_says_so_and_spends_nothing(market: Market) -> None:
     """When the node finds no way to pay, the purse reports a failure, and its journal too."""
-    market.settle_down()
-    capacity_msat = market.buyer.balance_msat()
+    capacity_msat = market.settled_msat(market.buyer)
     market.buyer.rpc.call("setconfig", ["lyceum-max-payment-msat", capacity_msat * 4])
     line = _challenge_of(market, amount_msat=capacity_msat * 2)
     error = refused(market, market.buyer, "l402-pay", [line, "http://seller:1", capacity_msat * 3])
     market.buyer.rpc.call("setconfig", ["lyceum-max-payment-msat", 1_000_000])
     assert error["code"] == PaymentFailed.rpc_code
-    assert market.buyer.balance_msat() == capacity_msat
+    assert market.settled_msat(market.buyer) == capacity_msat
 
 
 def test_a_kept_token_is_found_by_its_origin_only(market: Market) -> None:
