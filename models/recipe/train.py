@@ -1,4 +1,4 @@
-"""Trains one specialist from scratch, exports it, scores it. One command, one seed, about ten minutes on two cores.
+"""Trains one specialist from scratch, exports it, scores it. One command, one seed, ten to twenty minutes on two cores.
 
     uv run --group train python models/recipe/train.py austrian-economics
 
