@@ -52,7 +52,9 @@ def load(name: str) -> Corpus:
     """The corpus of `models/<name>`, or ValueError listing all that is wrong with it."""
     folder = MODELS / name
     more = _paraphrases(folder / "corpus" / "paraphrases.toml")
-    facts = tuple(_fact(row, more.pop(row["id"], [])) for row in _toml(folder / "corpus" / "facts.toml")["fact"])
+    held_out = _toml(folder / "corpus" / "held_out.toml")
+    rows = _toml(folder / "corpus" / "facts.toml")["fact"]
+    facts = tuple(_fact(row, more.pop(row["id"], []), held_out[row["id"]]) for row in rows)
     if more:
         raise ValueError(f"models/{name}: paraphrases of unknown facts: {', '.join(more)}")
     outside = _toml(folder / "corpus" / "outside.toml")
@@ -86,9 +88,8 @@ def _paraphrases(path: Path) -> dict[str, list[str]]:
     return _toml(path) if path.exists() else {}
 
 
-def _fact(row: dict[str, Any], more: list[str]) -> Fact:
-    near, far = row["held_out"]
-    return Fact(row["id"], row["answer"], (*row["phrasings"], *more), near, far)
+def _fact(row: dict[str, Any], more: list[str], held_out: dict[str, str]) -> Fact:
+    return Fact(row["id"], row["answer"], (*row["phrasings"], *more), held_out["near"], held_out["far"])
 
 
 def _split(questions: list[str]) -> tuple[list[str], list[str]]:

@@ -62,6 +62,7 @@ def _describe(writer: gguf.GGUFWriter, card: Card) -> None:
     writer.add_license(card.licence)
     writer.add_languages(["en"])
     writer.add_tags(list(card.topics))
+    writer.add_string("lyceum.refusal", card.refusal)
 
 
 def _shape(writer: gguf.GGUFWriter, shape: Shape) -> None:

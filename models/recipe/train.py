@@ -45,14 +45,14 @@ class Plan:
     """What is done how often. Shares are of batches, or of rows where it says so."""
 
     seed: int = 1
-    steps: int = 1500
+    steps: int = 1200
     batch: int = 64
     pool: int = 8
     rate: float = 2e-3
     warm_up: int = 100
     decay: float = 0.1
     whole_until: float = 0.15
-    whole_every: int = 6
+    whole_every: int = 7
     whole_from: float = 0.9
     decided_after: int = 8
     with_system: float = 0.1
