@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,7 +14,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from lyceum.app import create_app
+from lyceum.app import Stock, create_app
 from lyceum.errors import Busy, LyceumError, ModelError, NodeError, TooLong
 from lyceum.ports import (
     Admitted,
@@ -20,6 +22,7 @@ from lyceum.ports import (
     Chunk,
     Declined,
     Delta,
+    Embeddings,
     End,
     Gate,
     Limits,
@@ -27,6 +30,7 @@ from lyceum.ports import (
     Offer,
     Price,
     Settlement,
+    TextBatch,
     Usage,
 )
 
@@ -36,6 +40,7 @@ CHAT: dict[str, Any] = {"model": "parrot", "messages": [{"role": "user", "conten
 LINES = ('LSAT macaroon="YQ==", invoice="lnbc1"', 'L402 macaroon="YQ==", invoice="lnbc1"')
 
 SAID = End("stop", Usage(2, 3, 5, 22))
+RULER = Offer("ruler", price=Price(base_msat=10, input_per_1k_msat=1000), kind="embedding")
 
 
 @dataclass
@@ -43,6 +48,7 @@ class Parrot:
     """A model that says given words, and may fail where it is told to."""
 
     words: Sequence[str] = ("Polly ", "wants ", "a cracker.")
+    outside: bool = False
     weighing: LyceumError | None = None
     failure: LyceumError | None = None
     price: Price = PRICE
@@ -63,12 +69,28 @@ class Parrot:
         try:
             for word in self.words:
                 await asyncio.sleep(self.pause_s)
-                yield Delta(word, 1)
+                yield Delta(word, 1, outside=self.outside)
             if self.failure:
                 raise self.failure
             yield self.end
         finally:
             self.stopped = True
+
+
+@dataclass
+class Ruler:
+    """An embedder whose vectors are the lengths of texts."""
+
+    failure: LyceumError | None = None
+    offer: Offer = RULER
+
+    async def weigh(self, batch: TextBatch) -> Usage:
+        return Usage(input_tokens=3, input_chars=batch.input_chars)
+
+    async def embed(self, batch: TextBatch) -> Embeddings:
+        if self.failure:
+            raise self.failure
+        return Embeddings(tuple((float(len(text)), 0.5) for text in batch.texts), await self.weigh(batch))
 
 
 @dataclass
@@ -100,7 +122,13 @@ class Door:
 
 @asynccontextmanager
 async def client(model: Parrot, gate: Gate | None) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(create_app([model], gate), raise_app_exceptions=False)
+    async with shop_of(Stock((model,)), gate) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def shop_of(stock: Stock, gate: Gate | None) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(create_app(stock, gate), raise_app_exceptions=False)
     headers = {"Authorization": "good"}
     async with httpx.AsyncClient(transport=transport, base_url="http://shop", headers=headers) as opened:
         yield opened
@@ -283,7 +311,7 @@ async def test_models_are_listed_with_price_and_limits() -> None:
 async def test_health_is_public() -> None:
     """`GET /health` needs no credential."""
     async with client(Parrot(), Door()) as shop:
-        assert (await shop.get("/health")).json() == {"status": "ok", "models": ["parrot"]}
+        assert (await shop.get("/health")).json() == {"status": "ok", "models": ["parrot"], "broken": []}
 
 
 @pytest.mark.parametrize(
@@ -299,7 +327,7 @@ async def test_a_wrong_address_is_answered_in_openai_s_shape(method: str, path: 
 
 async def _leave_after(parrot: Parrot, door: Door, stream: bool, events: int) -> int:
     """Drive the app by hand and disconnect after some body events; returns how many came in all."""
-    app = create_app([parrot], door)
+    app = create_app(Stock((parrot,)), door)
     body = json.dumps(CHAT | {"stream": stream}).encode()
     inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     inbox.put_nowait({"type": "http.request", "body": body, "more_body": False})
@@ -327,3 +355,80 @@ async def _leave_after(parrot: Parrot, door: Door, stream: bool, events: int) ->
         inbox.put_nowait({"type": "http.disconnect"})
     await asyncio.wait_for(running, 5)
     return bodies
+
+
+# Outside the field
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_saying_that_it_lies_outside_the_field_is_free(stream: bool) -> None:
+    """The buyer reads the words, marked as no answer; the till settles zero."""
+    door = Door()
+    parrot = Parrot(("Not my ", "field."), outside=True)
+    response = await post(parrot, door, {**CHAT, "stream": stream})
+    assert door.settled == [0]
+    if stream:
+        said = [event for event in events(response) if event["choices"][0]["delta"].get("content")]
+        assert all(event["lyceum"]["outside"] for event in said)
+    else:
+        answer = response.json()
+        assert answer["choices"][0]["message"]["content"] == "Not my field."
+        assert answer["lyceum"]["outside"] is True
+        assert answer["lyceum"]["charge"]["charged_msat"] == 0
+
+
+# A model that could not be loaded
+
+
+async def test_a_broken_model_is_named_and_the_others_serve() -> None:
+    """Its buyer learns that the fault is ours, not where the file lies; health tells the owner."""
+    async with shop_of(Stock((Parrot(),), broken=frozenset({"owl"})), None) as shop:
+        broken = await shop.post("/v1/chat/completions", json={**CHAT, "model": "owl"})
+        whole = await shop.post("/v1/chat/completions", json=CHAT)
+        health = (await shop.get("/health")).json()
+    assert broken.status_code == 500
+    assert "could not be loaded" in broken.json()["error"]["message"]
+    assert whole.status_code == 200
+    assert health == {"status": "degraded", "models": ["parrot"], "broken": ["owl"]}
+
+
+# Embeddings
+
+
+async def test_vectors_are_sold_by_what_is_read() -> None:
+    """OpenAI's list, in order; ten for the request and one a character."""
+    door = Door()
+    async with shop_of(Stock(embedders=(Ruler(),)), door) as shop:
+        answer = (await shop.post("/v1/embeddings", json={"model": "ruler", "input": ["four", "seven"]})).json()
+    assert [entry["embedding"] for entry in answer["data"]] == [[4.0, 0.5], [5.0, 0.5]]
+    assert answer["usage"] == {"prompt_tokens": 3, "total_tokens": 3}
+    assert answer["lyceum"]["charge"]["charged_msat"] == 19
+    assert door.settled == [19]
+
+
+async def test_vectors_come_as_base64_too() -> None:
+    """What OpenAI's own client asks for: little-endian float32."""
+    async with shop_of(Stock(embedders=(Ruler(),)), None) as shop:
+        body = {"model": "ruler", "input": "four", "encoding_format": "base64"}
+        answer = (await shop.post("/v1/embeddings", json=body)).json()
+    assert struct.unpack("<2f", base64.b64decode(answer["data"][0]["embedding"])) == (4.0, 0.5)
+
+
+async def test_vectors_that_failed_cost_nothing() -> None:
+    door = Door()
+    async with shop_of(Stock(embedders=(Ruler(ModelError("burst")),)), door) as shop:
+        response = await shop.post("/v1/embeddings", json={"model": "ruler", "input": "four"})
+    assert response.status_code == 500
+    assert door.settled == [0]
+
+
+async def test_each_kind_of_model_has_its_own_address() -> None:
+    """Whoever asks at the wrong one is told the right one."""
+    async with shop_of(Stock((Parrot(),), (Ruler(),)), None) as shop:
+        chat = await shop.post("/v1/chat/completions", json={**CHAT, "model": "ruler"})
+        embed = await shop.post("/v1/embeddings", json={"model": "parrot", "input": "four"})
+        listed = (await shop.get("/v1/models")).json()
+    assert (chat.status_code, embed.status_code) == (400, 400)
+    assert "/v1/embeddings" in chat.json()["error"]["message"]
+    assert "/v1/chat/completions" in embed.json()["error"]["message"]
+    assert [entry["lyceum"]["kind"] for entry in listed["data"]] == ["chat", "embedding"]

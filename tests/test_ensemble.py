@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fakes import Speaker
 from lyceum.ensemble import Ensemble, Own, Roster
-from lyceum.errors import BuyerError, ModelError, NoAnswer
+from lyceum.errors import BadRequest, BuyerError, ModelError, NoAnswer
 from lyceum.ports import Ask, Chunk, Delta, End, Member, Message, Model, Offer, Price, Usage
 
 pytestmark = pytest.mark.anyio
@@ -310,3 +310,50 @@ def test_an_ensemble_is_a_model() -> None:
     """It can be sold, or sit inside another one."""
     model: Model = Ensemble(ENSEMBLE, lambda: asyncio.sleep(0, Roster(())))
     assert asyncio.run(model.weigh(ask_of())) == ENSEMBLE.worst_case(ask_of())
+
+
+# Outside the field
+
+
+@dataclass
+class Stranger:
+    """A member that knows its limits."""
+
+    offer: Offer
+    asked: int = 0
+
+    async def weigh(self, ask: Ask) -> Usage:
+        return Usage()
+
+    async def stream(self, ask: Ask) -> AsyncIterator[Chunk]:
+        self.asked += 1
+        yield Delta("Not my field.", 4, outside=True)
+        yield End("stop", Usage(1, 4, 5, 13), -0.1)
+
+
+async def test_whoever_says_that_it_lies_outside_is_passed_over() -> None:
+    """Its words are not passed on; the next candidate answers, and the account names both."""
+    first, second = Stranger(replace(MONEY, price=Price())), Speaker(replace(MONEY, model="banker"), ("Gold.",))
+    text, end = await heard(stream_of(first, second, ask=ask_of("What is money?")))
+    assert text == "Gold. [banker]"
+    assert [(member.model, member.ok, member.code) for member in end.members] == [
+        ("economist", False, "outside-field"),
+        ("banker", True, ""),
+    ]
+
+
+async def test_an_ensemble_of_strangers_says_so_itself() -> None:
+    """One free sentence, which another ensemble can pass over in turn."""
+    chunks = [chunk async for chunk in stream_of(Stranger(MONEY), ask=ask_of("What is money?"))]
+    (delta, end) = chunks
+    assert isinstance(delta, Delta)
+    assert delta.outside
+    assert isinstance(end, End)
+    assert end.finish == "stop"
+
+
+@pytest.mark.parametrize("shape", [{"schema": "{}"}, {"grammar": 'root ::= "a"'}, {"logprobs": 0}])
+async def test_several_answers_together_have_no_shape(shape: dict[str, Any]) -> None:
+    """Refused before anybody is asked."""
+    with pytest.raises(BadRequest, match="one of its specialists"):
+        await Ensemble(ENSEMBLE, cast("Any", None)).weigh(replace(ask_of(), **shape))

@@ -10,7 +10,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lyceum.errors import BadRequest, PeerError, TooLong, UnknownModel
-from lyceum.ports import Ask, Bill, Chunk, Delta, End, Limits, Member, Message, Offer, Price, Unit, Usage
+from lyceum.ports import (
+    Ask,
+    Bill,
+    Candidate,
+    Choice,
+    Chunk,
+    Citation,
+    Delta,
+    End,
+    Limits,
+    Member,
+    Message,
+    Offer,
+    Price,
+    Unit,
+    Usage,
+)
 from lyceum.wire import (
     MAX_BODY,
     MAX_MESSAGES,
@@ -21,6 +37,7 @@ from lyceum.wire import (
     problem,
     read_chat,
     read_offers,
+    read_texts,
     write_chat,
     write_offers,
 )
@@ -127,7 +144,7 @@ def test_a_full_request_is_read() -> None:
         )
     )
     messages = (Message("system", "be brief"), Message("user", "ab"))
-    assert found.ask == Ask("m", messages, 7, 1.0, 0.5, 3, ("END",), 900)
+    assert found.ask == Ask("m", messages, 7, 1.0, 0.5, seed=3, stop=("END",), budget_msat=900)
     assert (found.stream, found.include_usage) == (True, True)
 
 
@@ -152,6 +169,7 @@ def test_the_smaller_limit_counts() -> None:
         ),
         st.none() | st.integers(1, 10**6),
         st.floats(0, 2),
+        st.floats(0, 1),
         st.floats(0, 1),
         st.none() | st.integers(),
         st.lists(st.text(min_size=1), max_size=4).map(tuple),
@@ -196,6 +214,7 @@ ENDS = st.builds(
     st.builds(Usage, *[st.integers(0, 9999)] * 3),
     st.none() | st.integers(-90000, 0).map(lambda number: number / 10_000),
     st.lists(st.just(MEMBER), max_size=2).map(tuple),
+    st.lists(st.just(Citation(1, "bread.md", "Yeast", "It eats sugar.")), max_size=2).map(tuple),
     st.none() | st.builds(Bill, st.integers(0, 9999), st.integers(0, 9999)),
 )
 
@@ -207,7 +226,7 @@ def test_what_a_seller_writes_a_buyer_reads(deltas: list[Delta], end: End, inclu
     assert chunks == deltas
     chars = sum(len(delta.text) for delta in deltas)
     usage = Usage(end.usage.input_tokens, end.usage.output_tokens, end.usage.input_chars, chars)
-    assert found == End(end.finish, usage, end.confidence, end.members, end.bill)
+    assert found == End(end.finish, usage, end.confidence, end.members, end.citations, end.bill)
 
 
 @pytest.mark.parametrize("include_usage", [True, False])
@@ -235,7 +254,8 @@ def test_a_chunk_is_openais_chunk() -> None:
 
 def test_a_whole_answer_is_openais_completion() -> None:
     """Message, finish reason, usage; members and charge in our own object."""
-    whole = ENVELOPE.whole("yes", End("length", Usage(5, 7, 20, 3), -0.12345678, (MEMBER,), Bill(120, 2880)))
+    end = End("length", Usage(5, 7, 20, 3), -0.12345678, (MEMBER,), bill=Bill(120, 2880))
+    whole = ENVELOPE.whole([Delta("yes")], end)
     assert whole["object"] == "chat.completion"
     assert whole["choices"] == [
         {"index": 0, "message": {"role": "assistant", "content": "yes"}, "finish_reason": "length"}
@@ -353,6 +373,7 @@ OFFERS = st.builds(
     st.lists(st.text(max_size=80), max_size=9).map(tuple),
     st.builds(Price, *[st.integers(0, 10**9)] * 3, st.sampled_from(Unit)),
     st.integers(1, 10**6).flatmap(lambda most: st.builds(Limits, st.integers(most, 10**6), st.just(most))),
+    st.sampled_from(["chat", "embedding"]),
     st.integers(0, 10**9),
     st.text("0123456789abcdef", max_size=64),
     st.text("0123456789abcdef", max_size=66),
@@ -398,3 +419,87 @@ def test_what_is_no_list_is_a_peer_error(body: bytes) -> None:
     """The sentence says what to check."""
     with pytest.raises(PeerError, match="check the URL"):
         read_offers(body)
+
+
+# The shape of an answer
+
+
+@pytest.mark.parametrize(
+    ("given", "schema"),
+    [
+        (None, ""),
+        ({"type": "text"}, ""),
+        ({"type": "json_object"}, '{"type": "object"}'),
+        ({"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "array"}}}, '{"type": "array"}'),
+    ],
+)
+def test_a_response_format_becomes_a_schema(given: object, schema: str) -> None:
+    """OpenAI's three kinds."""
+    assert read_chat(chat(response_format=given)).ask.schema == schema
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("response_format", "json"),
+        ("response_format", {"type": "xml"}),
+        ("response_format", {"type": "json_schema"}),
+        ("response_format", {"type": "json_schema", "json_schema": {"schema": "object"}}),
+        ("response_format", {"type": "json_schema", "json_schema": {"schema": {"title": "x" * 70_000}}}),
+        ("grammar", 7),
+        ("grammar", "x" * 70_000),
+        ("logprobs", 3),
+        ("top_logprobs", 2),
+        ("min_p", 1.5),
+    ],
+)
+def test_a_wrong_shape_is_named(field: str, wrong: object) -> None:
+    with pytest.raises(BadRequest) as error:
+        read_chat(chat(**{field: wrong}))
+    assert error.value.param == field
+
+
+def test_one_answer_has_one_shape() -> None:
+    with pytest.raises(BadRequest, match="one of them"):
+        read_chat(chat(response_format={"type": "json_object"}, grammar="root ::= [a-z]"))
+
+
+def test_a_request_is_read_as_it_was_written() -> None:
+    """Every sampling field survives the way to a peer."""
+    ask = Ask("m", (Message("user", "hello"),), 9, 0.5, 0.9, 0.1, 3, ("END",), '{"type": "array"}', "", 2)
+    assert read_chat(json.dumps(write_chat(ask)).encode()).ask == ask
+
+
+def test_log_probabilities_are_openais() -> None:
+    """Token, its bytes, and the likeliest others; and a buyer reads the same values."""
+    half = Candidate(b"\xc3", -0.25)
+    delta = Delta("x", choices=(Choice(Candidate(b"x", -0.5), (Candidate(b"x", -0.5), half)),))
+    event = json.loads(ENVELOPE.delta(delta, False)[6:])
+    (row,) = event["choices"][0]["logprobs"]["content"]
+    assert row["token"] == "x"
+    assert row["top_logprobs"][1] == {"token": "\ufffd", "logprob": -0.25, "bytes": [0xC3]}
+    (read_back,), _ = read(events(delta, End("stop")))
+    assert isinstance(read_back, Delta)
+    assert read_back.choices == delta.choices
+
+
+# Embeddings
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("input", ""),
+        ("input", []),
+        ("input", [1, 2]),
+        ("input", ["a"] * 257),
+        ("input", "\ud800"),
+        ("encoding_format", "hex"),
+        ("dimensions", 3),
+        ("model", ""),
+    ],
+)
+def test_a_wrong_embeddings_request_is_named(field: str, wrong: object) -> None:
+    with pytest.raises(BadRequest) as error:
+        read_texts(json.dumps({"model": "m", "input": "a"} | {field: wrong}).encode())
+    assert error.value.param == field

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 from uuid import uuid4
 
@@ -25,8 +25,8 @@ from starlette.routing import Route
 from starlette.types import Send
 
 from lyceum import wire
-from lyceum.errors import LyceumError, NoAnswer, TooLong, UnknownModel
-from lyceum.ports import Admitted, Ask, Bill, Chunk, Declined, Delta, End, Gate, Member, Model, Offer, Usage
+from lyceum.errors import BadRequest, LyceumError, ModelError, NoAnswer, TooLong, UnknownModel
+from lyceum.ports import Admitted, Ask, Bill, Chunk, Declined, Delta, Embedder, End, Gate, Member, Model, Offer, Usage
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -47,11 +47,18 @@ class Refused(LyceumError):
         self.offer = offer
 
 
-def create_app(
-    models: Sequence[Model], gate: Gate | None, stop: Callable[[], Awaitable[None]] | None = None
-) -> Starlette:
-    """An ASGI app that sells `models` through `gate`; without a gate all are free. `stop` runs last."""
-    shop = Shop(models, gate)
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """What a shop sells. `broken`: names of models that are configured and could not be loaded."""
+
+    models: tuple[Model, ...] = ()
+    embedders: tuple[Embedder, ...] = ()
+    broken: frozenset[str] = frozenset()
+
+
+def create_app(stock: Stock, gate: Gate | None, stop: Callable[[], Awaitable[None]] | None = None) -> Starlette:
+    """An ASGI app that sells `stock` through `gate`; without a gate all is free. `stop` runs last."""
+    shop = Shop(stock, gate)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -65,6 +72,7 @@ def create_app(
             Route("/v1/models", shop.list_models),
             Route("/v1/models/{model:path}", shop.show_model),
             Route("/v1/chat/completions", shop.chat, methods=["POST"]),
+            Route("/v1/embeddings", shop.embed, methods=["POST"]),
         ],
         exception_handlers={
             Refused: _payment_required,
@@ -79,23 +87,34 @@ def create_app(
 class Shop:
     """The endpoints."""
 
-    def __init__(self, models: Iterable[Model], gate: Gate | None) -> None:
-        self._models = {model.offer.model: model for model in models}
+    def __init__(self, stock: Stock, gate: Gate | None) -> None:
+        self._models = {model.offer.model: model for model in stock.models}
+        self._embedders = {embedder.offer.model: embedder for embedder in stock.embedders}
+        self._broken = stock.broken
         self._gate = gate
 
     async def health(self, _: Request) -> Response:
-        return JSONResponse({"status": "ok", "models": sorted(self._models)})
+        """`degraded` when a configured model could not be loaded; the others serve."""
+        status = "degraded" if self._broken else "ok"
+        body = {"status": status, "models": sorted(self._offers()), "broken": sorted(self._broken)}
+        return JSONResponse(body)
 
     async def list_models(self, _: Request) -> Response:
-        return JSONResponse(wire.write_offers(await self._listed(self._models.values())))
+        return JSONResponse(wire.write_offers(await self._listed(self._offers().values())))
 
     async def show_model(self, request: Request) -> Response:
-        (offer,) = await self._listed([self._find(request.path_params["model"])])
+        (offer,) = await self._listed([self._find(request.path_params["model"], self._offers())])
         return JSONResponse(wire.write_offer(offer))
 
     async def chat(self, request: Request) -> Response:
         wanted = wire.read_chat(await _body(request))
-        sale = await self._open_sale(self._find(wanted.ask.model), wanted.ask, request)
+        if wanted.ask.model in self._embedders:
+            raise BadRequest(f"{wanted.ask.model} turns texts into vectors: POST /v1/embeddings", "model")
+        model = self._find(wanted.ask.model, self._models)
+        weighed = await model.weigh(wanted.ask)
+        amount_msat = model.offer.price.cost_msat(weighed)
+        tokens = model.offer.limits.answer_tokens(wanted.ask.max_tokens)
+        sale = Sale(model, wanted.ask, weighed, await self._admit(model.offer, tokens, amount_msat, request))
         envelope = wire.Envelope(f"chatcmpl-{uuid4().hex}", int(time.time()), wanted.ask.model)
         chunks = sale.chunks(piecemeal=wanted.stream)
         if not wanted.stream:
@@ -104,81 +123,105 @@ class Shop:
         events = _events(first, chunks, envelope, wanted.include_usage)
         return EventStream(events, media_type="text/event-stream", headers=NO_STORE)
 
-    async def _listed(self, models: Iterable[Model]) -> list[Offer]:
-        """The offers, with what the till wants for a first payment today."""
-        bundle_msat = await self._gate.bundle_msat() if self._gate else 0
-        return [replace(model.offer, bundle_msat=bundle_msat) for model in models]
-
-    def _find(self, name: str) -> Model:
+    async def embed(self, request: Request) -> Response:
+        batch, base64 = wire.read_texts(await _body(request))
+        if batch.model in self._models:
+            raise BadRequest(f"{batch.model} answers questions: POST /v1/chat/completions", "model")
+        embedder = self._find(batch.model, self._embedders)
+        amount_msat = embedder.offer.price.reading_msat(await embedder.weigh(batch))
+        tab = await self._admit(embedder.offer, 1, amount_msat, request)
+        owed_msat = 0
         try:
-            return self._models[name]
-        except KeyError:
-            known = ", ".join(sorted(self._models))
-            raise UnknownModel(f"there is no model {name[:100]!r} here; there are: {known}") from None
-
-    async def _open_sale(self, model: Model, ask: Ask, request: Request) -> Sale:
-        weighed = await model.weigh(ask)
-        amount_msat = model.offer.price.cost_msat(weighed)
-        if not amount_msat or self._gate is None:
-            return Sale(model, ask, weighed)
-        tokens = model.offer.limits.answer_tokens(ask.max_tokens)
-        lines = request.headers.getlist("authorization")
-        answer = await self._gate.admit(lines, model.offer.model, tokens, amount_msat)
-        if isinstance(answer, Declined):
-            raise Refused(answer, model.offer)
-        return Sale(model, ask, weighed, self._gate, answer)
-
-
-class Sale:
-    """One answer being sold: counts what is delivered, and settles it however the answer ends."""
-
-    def __init__(
-        self, model: Model, ask: Ask, weighed: Usage, gate: Gate | None = None, admitted: Admitted | None = None
-    ) -> None:
-        self._model = model
-        self._ask = ask
-        self._read = replace(weighed, output_tokens=0, output_chars=0)
-        self._gate = gate
-        self._admitted = admitted
-
-    async def chunks(self, piecemeal: bool) -> AsyncGenerator[Chunk]:
-        """The model's chunks; the `End` comes after the till has settled, and carries the bill.
-
-        An answer that the model failed to finish costs nothing. One that the buyer broke off costs
-        what was handed over until then: `piecemeal` as it was written, else nothing.
-        """
-        delivered, owed, end = self._read, self._read, End("error")
-        try:
-            async with aclosing(self._model.stream(self._ask)) as chunks:  # type: ignore[type-var]
-                async for chunk in chunks:
-                    if isinstance(chunk, End):
-                        end = chunk
-                        owed = delivered = _exact(delivered, chunk.usage)
-                        break
-                    yield chunk
-                    delivered = _after(delivered, chunk)
-                    owed = delivered if piecemeal else owed
-        except Exception:
-            owed = self._read
-            raise
+            found = await _or_gone(request, embedder.embed(batch))
+            owed_msat = embedder.offer.price.reading_msat(found.usage)
         finally:
             with anyio.CancelScope(shield=True):
-                bill = await self._settle(owed)
-        yield replace(end, usage=delivered, bill=bill)
+                bill = await tab.settle(owed_msat)
+        return JSONResponse(wire.write_embeddings(found, batch.model, base64, bill), headers=NO_STORE)
 
-    async def _settle(self, delivered: Usage) -> Bill | None:
-        if self._gate is None or self._admitted is None:
+    def _offers(self) -> dict[str, Offer]:
+        chat = {name: model.offer for name, model in self._models.items()}
+        return chat | {name: embedder.offer for name, embedder in self._embedders.items()}
+
+    async def _listed(self, offers: Iterable[Offer]) -> list[Offer]:
+        """The offers, with what the till wants for a first payment today."""
+        bundle_msat = await self._gate.bundle_msat() if self._gate else 0
+        return [replace(offer, bundle_msat=bundle_msat) for offer in offers]
+
+    def _find(self, name: str, things: Mapping[str, T]) -> T:
+        if name in things:
+            return things[name]
+        if name in self._broken:
+            raise ModelError(f"{name} could not be loaded; whoever runs this server finds the reason in its log")
+        raise UnknownModel(f"there is no model {name[:100]!r} here; there are: {', '.join(sorted(things)) or 'none'}")
+
+    async def _admit(self, offer: Offer, tokens: int, amount_msat: int, request: Request) -> Tab:
+        if not amount_msat or self._gate is None:
+            return Tab()
+        lines = request.headers.getlist("authorization")
+        answer = await self._gate.admit(lines, offer.model, tokens, amount_msat)
+        if isinstance(answer, Declined):
+            raise Refused(answer, offer)
+        return Tab(self._gate, answer)
+
+
+@dataclass(frozen=True, slots=True)
+class Tab:
+    """What one request may cost, reserved at the till; empty for what is free."""
+
+    gate: Gate | None = None
+    admitted: Admitted | None = None
+
+    async def settle(self, charge_msat: int) -> Bill | None:
+        if self.gate is None or self.admitted is None:
             return None
-        charge_msat = self._model.offer.price.cost_msat(delivered)
         for wait_s in SETTLE_ATTEMPTS_S:
             await asyncio.sleep(wait_s)
             try:
-                settled = await self._gate.settle(self._admitted.reservation, charge_msat)
+                settled = await self.gate.settle(self.admitted.reservation, charge_msat)
             except LyceumError as error:
                 log.warning("settling %s msat failed: %s", charge_msat, error.message)
             else:
                 return Bill(settled.charged_msat, settled.balance_msat)
         return None
+
+
+class Sale:
+    """One answer being sold: counts what is delivered, and settles it however the answer ends."""
+
+    def __init__(self, model: Model, ask: Ask, weighed: Usage, tab: Tab) -> None:
+        self._model = model
+        self._ask = ask
+        self._read = replace(weighed, output_tokens=0, output_chars=0)
+        self._tab = tab
+
+    async def chunks(self, piecemeal: bool) -> AsyncGenerator[Chunk]:
+        """The model's chunks; the `End` comes after the till has settled, and carries the bill.
+
+        An answer that the model failed to finish costs nothing, nor does one that says only that the
+        question lies outside its field. One that the buyer broke off costs what was handed over until
+        then: `piecemeal` as it was written, else nothing.
+        """
+        delivered, owed, end, outside = self._read, self._read, End("error"), False
+        try:
+            async with aclosing(self._model.stream(self._ask)) as chunks:  # type: ignore[type-var]
+                async for chunk in chunks:
+                    if isinstance(chunk, End):
+                        end = chunk
+                        delivered = _exact(delivered, chunk.usage)
+                        owed = self._read if outside else delivered
+                        break
+                    yield chunk
+                    outside = outside or chunk.outside
+                    delivered = _after(delivered, chunk)
+                    owed = delivered if piecemeal and not outside else owed
+        except Exception:
+            owed = self._read
+            raise
+        finally:
+            with anyio.CancelScope(shield=True):
+                bill = await self._tab.settle(self._model.offer.price.cost_msat(owed))
+        yield replace(end, usage=delivered, bill=bill)
 
 
 def _after(usage: Usage, delta: Delta) -> Usage:
@@ -233,15 +276,16 @@ async def _first(chunks: AsyncGenerator[Chunk]) -> Chunk:
 
 
 async def _whole(chunks: AsyncGenerator[Chunk], envelope: wire.Envelope) -> Response:
-    text, end = "", End("error")
+    deltas: list[Delta] = []
+    end = End("error")
     async with aclosing(chunks):
         async for chunk in chunks:
             if isinstance(chunk, End):
                 end = chunk
             else:
-                text += chunk.text
+                deltas.append(chunk)
     _check_answered(end)
-    return JSONResponse(envelope.whole(text, end), headers=NO_STORE)
+    return JSONResponse(envelope.whole(deltas, end), headers=NO_STORE)
 
 
 def _check_answered(end: End) -> None:

@@ -12,12 +12,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from lyceum import router
-from lyceum.errors import LyceumError, NoAnswer, OverBudget, PaymentUnknown, PeerError
+from lyceum.errors import BadRequest, LyceumError, NoAnswer, OverBudget, PaymentUnknown, PeerError
 from lyceum.money import text
-from lyceum.ports import Ask, Chunk, Delta, End, Member, Model, Offer, Price, Usage
+from lyceum.ports import Ask, Chunk, Citation, Delta, End, Finish, Member, Model, Offer, Price, Usage
 
 GAP = "\n\n"
 """What stands between the answers to two parts."""
+
+OUTSIDE = "says that this lies outside its field"
+OUTSIDE_CODE = "outside-field"
+NOBODY = "None of the specialists here knows the field of this question."
 
 LONGEST_S = 600
 """A member that still speaks after so many seconds is cut off: drop by drop it could hold us for ever."""
@@ -69,6 +73,9 @@ class Ensemble:
         self._patience_s = patience_s
 
     async def weigh(self, ask: Ask) -> Usage:
+        """Raises BadRequest for what holds of one model's answer, not of several put together."""
+        if ask.schema or ask.grammar or ask.logprobs is not None:
+            raise BadRequest("an ensemble's answer has no schema, grammar or logprobs; ask one of its specialists")
         return self.offer.worst_case(ask)
 
     async def stream(self, ask: Ask) -> AsyncIterator[Chunk]:
@@ -89,6 +96,8 @@ class Ensemble:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+        if all(consultation.outside for consultation in consultations):
+            yield Delta(NOBODY, outside=True)
         yield _end(ask, consultations, roster.absent)
 
     def _allowed_msat(self, ask: Ask) -> int:
@@ -101,26 +110,50 @@ class Ensemble:
         if not parts:
             raise NoAnswer(_nobody(roster))
         prices = [router.first_payment_msat(offers[part.candidates[0]], ask) for part in parts]
-        shares = router.caps(prices, ask.budget_msat)
+        shares = [share.total_msat if share else 0 for share in router.caps(prices, ask.budget_msat)]
+        pot = Pot(ask.budget_msat - sum(shares))
         return [
-            Consultation(ask, part.text, [roster.models[n] for n in part.candidates], share, self._patience_s)
+            Consultation(ask, part.text, [roster.models[n] for n in part.candidates], share, pot, self._patience_s)
             for part, share in zip(parts, shares, strict=True)
         ]
 
 
 @dataclass(slots=True)
+class Pot:
+    """What of the budget is nobody's: who needs more for a second candidate takes it, who is done gives back."""
+
+    left_msat: int
+
+    def take(self, wanted_msat: int) -> int:
+        """As much of it as there is."""
+        taken_msat = max(0, min(wanted_msat, self.left_msat))
+        self.left_msat -= taken_msat
+        return taken_msat
+
+    def give_back(self, msat: int) -> None:
+        self.left_msat += msat
+
+
+@dataclass(slots=True)
 class Consultation:
-    """One part of the question: its candidates are tried in turn, with the money this part has."""
+    """One part of the question: its candidates are tried in turn, with this part's share and what the pot has."""
 
     ask: Ask
     text: str
     candidates: Sequence[Model]
-    caps: router.Caps | None
+    share_msat: int
+    pot: Pot
     patience_s: float
     members: list[Member] = field(default_factory=list)
+    citations: tuple[Citation, ...] = ()
     said: str = ""
     finish: str = "error"
     _queue: asyncio.Queue[Delta | None] = field(default_factory=asyncio.Queue)
+
+    @property
+    def outside(self) -> bool:
+        """Everybody was asked, and everybody said that it is not their field."""
+        return bool(self.members) and all(member.code == OUTSIDE_CODE for member in self.members)
 
     async def run(self) -> None:
         try:
@@ -133,9 +166,10 @@ class Consultation:
             yield delta
 
     async def _try_candidates(self) -> None:
-        left_msat = self.caps.total_msat if self.caps else 0
+        left_msat = self.share_msat
         for model in self.candidates:
             price_msat = router.first_payment_msat(model.offer, self.ask)
+            left_msat += self.pot.take(price_msat + router.fee_allowance_msat(price_msat) - left_msat)
             (caps,) = router.caps([price_msat], left_msat)
             if caps is None:
                 self.members.append(self._too_dear(model.offer, price_msat, left_msat))
@@ -144,7 +178,8 @@ class Consultation:
             self.members.append(member)
             left_msat -= _at_stake(member, caps)
             if self.said:
-                return
+                break
+        self.pot.give_back(left_msat)
 
     async def _consult(self, model: Model, ask: Ask) -> Member:
         started = time.monotonic()
@@ -163,19 +198,24 @@ class Consultation:
         chunks = model.stream(ask)
         label = model.offer.model
         deadline = time.monotonic() + LONGEST_S
+        outside = False
         try:
             while True:
                 left_s = deadline - time.monotonic()
                 chunk = await asyncio.wait_for(anext(chunks), min(self.patience_s, left_s))
                 if isinstance(chunk, End):
                     break
-                self._say(chunk.text, chunk.tokens, label)
+                outside = outside or chunk.outside
+                if not outside:
+                    self._say(chunk.text, chunk.tokens, label)
         finally:
             await chunks.aclose()  # type: ignore[attr-defined]
         self.finish = chunk.finish
         if self.said:
             self._say(f" [{label}]", 0, label)
-        return chunk.members[0] if chunk.members else _local(model.offer, chunk)
+            self.citations += chunk.citations
+        member = replace(chunk.members[0] if chunk.members else _local(model.offer, chunk), confidence=chunk.confidence)
+        return replace(member, ok=False, error=OUTSIDE, code=OUTSIDE_CODE) if outside and member.ok else member
 
     def _say(self, words: str, tokens: int, label: str) -> None:
         self.said += words
@@ -212,8 +252,20 @@ def _nobody(roster: Roster) -> str:
 
 def _end(ask: Ask, consultations: Sequence[Consultation], absent: tuple[Member, ...]) -> End:
     said = [consultation for consultation in consultations if consultation.said]
-    cut_short = any(consultation.finish == "length" for consultation in said)
     usage = Usage(input_chars=ask.input_chars, output_chars=len(GAP.join(consultation.said for consultation in said)))
     members = [member for consultation in consultations for member in consultation.members]
-    finish = "error" if not said else "length" if cut_short else "stop"
-    return End(finish, usage, members=(*members, *absent))  # type: ignore[arg-type]
+    confidences = [member.confidence for member in members if member.ok and member.confidence is not None]
+    return End(
+        _finish(consultations),
+        usage,
+        min(confidences, default=None),
+        (*members, *absent),
+        tuple(citation for consultation in said for citation in consultation.citations),
+    )
+
+
+def _finish(consultations: Sequence[Consultation]) -> Finish:
+    said = [consultation for consultation in consultations if consultation.said]
+    if any(consultation.finish == "length" for consultation in said):
+        return "length"
+    return "stop" if said or all(consultation.outside for consultation in consultations) else "error"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from lyceum.l402 import Challenge
@@ -15,6 +15,7 @@ from lyceum.money import ceil_div, check_msat
 
 Role = Literal["system", "user", "assistant"]
 Finish = Literal["stop", "length", "cancelled", "error"]
+Kind = Literal["chat", "embedding"]
 
 CHARS_PER_TOKEN = 6
 """Characters that one token is reckoned at when a worst case is reserved; English needs about 4.5."""
@@ -35,6 +36,8 @@ class Ask:
 
     `max_tokens`: None means as much as the model allows. `budget_msat`: what a model that buys
     from others may spend in all, fees included; at 0 it spends nothing but what its owner allows it.
+    The answer must follow `schema` (JSON Schema, as JSON) or `grammar` (GBNF), where one is given.
+    `logprobs`: how many likely alternatives to report beside each token; None reports nothing.
     """
 
     model: str
@@ -42,13 +45,19 @@ class Ask:
     max_tokens: int | None = None
     temperature: float = 0.0
     top_p: float = 1.0
+    min_p: float = 0.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    schema: str = ""
+    grammar: str = ""
+    logprobs: int | None = None
     budget_msat: int = 0
 
     def __post_init__(self) -> None:
         if not self.messages:
             raise ValueError("messages must hold at least one message")
+        if self.schema and self.grammar:
+            raise ValueError("response_format and grammar both shape the answer: give one of them")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise ValueError("max_tokens must be at least 1")
         check_msat("budget_msat", self.budget_msat)
@@ -74,12 +83,34 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Candidate:
+    """A token that could stand here, and the natural logarithm of its probability."""
+
+    text: bytes
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The token that was written, and the likeliest ones that could have been, best first."""
+
+    chosen: Candidate
+    likeliest: tuple[Candidate, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of the answer, and how many tokens made it; `member` names who wrote it."""
+    """A piece of the answer, and how many tokens made it; `member` names who wrote it.
+
+    `outside`: this is no answer but the model saying that the question lies outside its field. Such
+    words are free, and an ensemble asks somebody else instead of passing them on.
+    """
 
     text: str
     tokens: int = 0
     member: str = ""
+    outside: bool = False
+    choices: tuple[Choice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +119,8 @@ class Member:
 
     `charged_msat` is the price of this answer; `paid_msat` and `fee_msat` are what left the wallet
     for it now (0 when earlier credit sufficed); `credit_msat` is what stays on the token. `error`
-    is a sentence and `code` its stable name; `part` is the piece of the question that it got.
+    is a sentence and `code` its stable name; `part` is the piece of the question that it got;
+    `confidence` is what the member's own `End` said.
     """
 
     node_id: str
@@ -103,6 +135,7 @@ class Member:
     credit_msat: int = 0
     seconds: float = 0.0
     part: str = ""
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +147,16 @@ class Bill:
 
 
 @dataclass(frozen=True, slots=True)
+class Citation:
+    """A passage of a library that an answer rests on: [`number`] in the text, `source` a file's name."""
+
+    number: int
+    source: str
+    heading: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """The last chunk of every answer. `confidence` is the mean token log-probability (<= 0)."""
 
@@ -121,6 +164,7 @@ class End:
     usage: Usage = Usage()
     confidence: float | None = None
     members: tuple[Member, ...] = ()
+    citations: tuple[Citation, ...] = ()
     bill: Bill | None = None
 
 
@@ -153,13 +197,18 @@ class Price:
 
     def cost_msat(self, usage: Usage) -> int:
         """Nothing for an empty answer; else base plus what was read and written."""
+        written = usage.output_chars if self.unit is Unit.CHAR else usage.output_tokens
+        return self._metered_msat(usage) if written else 0
+
+    def reading_msat(self, usage: Usage) -> int:
+        """What reading alone costs: embeddings write nothing that is metered."""
+        return self._metered_msat(replace(usage, output_tokens=0, output_chars=0))
+
+    def _metered_msat(self, usage: Usage) -> int:
         chars = self.unit is Unit.CHAR
         written = usage.output_chars if chars else usage.output_tokens
         read = usage.input_chars if chars else usage.input_tokens
-        if not written:
-            return 0
-        metered = read * self.input_per_1k_msat + written * self.output_per_1k_msat
-        return self.base_msat + ceil_div(metered, 1000)
+        return self.base_msat + ceil_div(read * self.input_per_1k_msat + written * self.output_per_1k_msat, 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +236,7 @@ class Offer:
     topics: tuple[str, ...] = ()
     price: Price = Price()
     limits: Limits = Limits(context_tokens=2048, max_tokens=512)
+    kind: Kind = "chat"
     bundle_msat: int = 0
     digest: str = ""
     node_id: str = ""
@@ -211,6 +261,43 @@ class Model(Protocol):
     def stream(self, ask: Ask) -> AsyncIterator[Chunk]:
         """The answer: any number of `Delta`, then one `End`. Closing the iterator stops the work."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class TextBatch:
+    """Texts to turn into vectors, as OpenAI's embeddings request has them."""
+
+    model: str
+    texts: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.texts or not all(self.texts):
+            raise ValueError("input must hold at least one text, and no empty one")
+
+    @property
+    def input_chars(self) -> int:
+        return sum(map(len, self.texts))
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """One vector of length 1 for each text, in order, and what was read."""
+
+    vectors: tuple[tuple[float, ...], ...]
+    usage: Usage
+
+
+class Embedder(Protocol):
+    """A model that turns texts into vectors. Its price counts what is read; a base price is one a request."""
+
+    @property
+    def offer(self) -> Offer: ...
+
+    async def weigh(self, batch: TextBatch) -> Usage:
+        """Exact, and cheap. Raises TooLong or Busy, before anything is paid."""
+        ...
+
+    async def embed(self, batch: TextBatch) -> Embeddings: ...
 
 
 # Money

@@ -19,7 +19,7 @@ import httpx2 as httpx
 import uvicorn
 from starlette.applications import Starlette
 
-from lyceum.app import create_app
+from lyceum.app import Stock, create_app
 from lyceum.config import Config, EnsembleTable, ModelTable
 from lyceum.engine import Engine, EngineSettings, read_card
 from lyceum.ensemble import Ensemble, Own
@@ -65,7 +65,7 @@ def assemble(config: Config) -> Starlette:
         for engine in engines:
             await asyncio.to_thread(engine.close)
 
-    return create_app(models, cashier.gate if cashier else None, stop)
+    return create_app(Stock(tuple(models)), cashier.gate if cashier else None, stop)
 
 
 def _cashier(config: Config) -> Cashier | None:

@@ -7,17 +7,45 @@ extra object, `lyceum`, which other clients ignore.
 from __future__ import annotations
 
 import json
+import struct
+from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, cast, get_args
 
 from lyceum.errors import BadRequest, LyceumError, PeerError, TooLong
 from lyceum.money import check_msat
-from lyceum.ports import Ask, Bill, Chunk, Delta, End, Finish, Limits, Member, Message, Offer, Price, Role, Unit, Usage
+from lyceum.ports import (
+    Ask,
+    Bill,
+    Candidate,
+    Choice,
+    Chunk,
+    Citation,
+    Delta,
+    Embeddings,
+    End,
+    Finish,
+    Kind,
+    Limits,
+    Member,
+    Message,
+    Offer,
+    Price,
+    Role,
+    TextBatch,
+    Unit,
+    Usage,
+)
 
 MAX_BODY = 1 << 20
 MAX_MESSAGES = 256
 MAX_STOPS = 4
+MAX_LIKELIEST = 20
+MAX_SHAPE = 1 << 16
+MAX_TEXTS = 256
+MAX_LOGPROBS = 1024
+MAX_CITATIONS = 64
 MAX_TOPICS = 512
 MAX_OFFERS = 4096
 FINISHES = frozenset(get_args(Finish))
@@ -48,8 +76,12 @@ def read_chat(body: bytes) -> ChatRequest:
             max_tokens=_max_tokens(found),
             temperature=_number(found, "temperature", 0.0, 2.0, default=0.0),
             top_p=_number(found, "top_p", 0.0, 1.0, default=1.0),
+            min_p=_number(found, "min_p", 0.0, 1.0, default=0.0),
             seed=_integer(found, "seed"),
             stop=_stop(found.get("stop")),
+            schema=_schema(found.get("response_format")),
+            grammar=_grammar(found.get("grammar")),
+            logprobs=_likeliest(found),
             budget_msat=_integer(found.get("lyceum") or {}, "budget_msat") or 0,
         )
     except ValueError as error:
@@ -115,6 +147,69 @@ def _stop(value: object) -> tuple[str, ...]:
     return tuple(stops)
 
 
+def _schema(value: object) -> str:
+    """OpenAI's `response_format` as JSON Schema; "" for plain text."""
+    if value is None:
+        return ""
+    kind = value.get("type") if isinstance(value, dict) else None
+    if kind == "text":
+        return ""
+    if kind == "json_object":
+        return '{"type": "object"}'
+    if kind != "json_schema":
+        raise BadRequest("response_format.type must be text, json_object or json_schema", "response_format")
+    wrapper = cast("JsonObject", value).get("json_schema")
+    schema = wrapper.get("schema") if isinstance(wrapper, dict) else None
+    if not isinstance(schema, dict):
+        raise BadRequest("response_format.json_schema.schema must be an object: a JSON Schema", "response_format")
+    return _short(json.dumps(schema), "response_format")
+
+
+def _grammar(value: object) -> str:
+    """GBNF, as llama.cpp's own server takes it."""
+    if value is None or value == "":
+        return ""
+    if not isinstance(value, str):
+        raise BadRequest("grammar must be a string of GBNF", "grammar")
+    return _short(value, "grammar")
+
+
+def _short(shape: str, name: str) -> str:
+    if len(shape) > MAX_SHAPE:
+        raise BadRequest(f"{name} has {len(shape)} characters; at most {MAX_SHAPE} are read", name)
+    return shape
+
+
+def _likeliest(found: Mapping[str, Any]) -> int | None:
+    wanted, number = found.get("logprobs"), _integer(found, "top_logprobs")
+    if wanted not in (None, True, False):
+        raise BadRequest("logprobs must be true or false; top_logprobs says how many", "logprobs")
+    if number is not None and not 0 <= number <= MAX_LIKELIEST:
+        raise BadRequest(f"top_logprobs must be from 0 to {MAX_LIKELIEST}", "top_logprobs")
+    if number and not wanted:
+        raise BadRequest("top_logprobs needs logprobs: true", "top_logprobs")
+    return (number or 0) if wanted else None
+
+
+def read_texts(body: bytes) -> tuple[TextBatch, bool]:
+    """An embeddings body, and whether vectors are wanted as base64. Raises BadRequest, or TooLong over 1 MiB."""
+    if len(body) > MAX_BODY:
+        raise TooLong(f"the body has {len(body)} bytes; at most {MAX_BODY} are read")
+    found = _object(body)
+    given = found.get("input")
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text for text in texts):
+        raise BadRequest("input must be a non-empty string or a list of them; token ids are not read", "input")
+    if len(texts) > MAX_TEXTS:
+        raise BadRequest(f"input holds {len(texts)} texts; at most {MAX_TEXTS} are read at once", "input")
+    form = found.get("encoding_format", "float")
+    if form not in ("float", "base64"):
+        raise BadRequest("encoding_format must be float or base64", "encoding_format")
+    if found.get("dimensions") is not None:
+        raise BadRequest("dimensions cannot be chosen: vectors have the model's own length", "dimensions")
+    return TextBatch(_text(found, "model"), tuple(_unicode(text, "input") for text in texts)), form == "base64"
+
+
 def _messages(value: object) -> tuple[Message, ...]:
     if not isinstance(value, list) or not value:
         raise BadRequest("messages must be a non-empty list", "messages")
@@ -137,12 +232,15 @@ def _content(value: object, name: str) -> str:
     texts = [part.get("text") if isinstance(part, dict) else None for part in parts]
     if not all(isinstance(text, str) for text in texts):
         raise BadRequest(f"{name} must be a string or a list of text parts", name)
-    content = "".join(str(text) for text in texts)
+    return _unicode("".join(str(text) for text in texts), name)
+
+
+def _unicode(text: str, name: str) -> str:
     try:
-        content.encode()
+        text.encode()
     except UnicodeEncodeError:
         raise BadRequest(f"{name} is not valid Unicode: it holds half a surrogate pair", name) from None
-    return content
+    return text
 
 
 # Writing an answer
@@ -156,15 +254,19 @@ class Envelope:
     created: int
     model: str
 
-    def whole(self, text: str, end: End) -> JsonObject:
-        message = {"role": "assistant", "content": text}
-        return self._frame("chat.completion", {"message": message, "finish_reason": end.finish}) | _account(end)
+    def whole(self, deltas: Sequence[Delta], end: End) -> JsonObject:
+        message = {"role": "assistant", "content": "".join(delta.text for delta in deltas)}
+        tokens = [choice for delta in deltas for choice in delta.choices]
+        choice = {"message": message, "finish_reason": end.finish} | _logprobs(tokens)
+        account = _account(end)
+        if any(delta.outside for delta in deltas):
+            account["lyceum"]["outside"] = True
+        return self._frame("chat.completion", choice) | account
 
     def delta(self, delta: Delta, first: bool) -> str:
         change = {"role": "assistant"} if first else {}
-        spoken = {"lyceum": {"member": delta.member}} if delta.member else {}
-        choice = {"delta": change | {"content": delta.text}, "finish_reason": None}
-        return _event(self._frame("chat.completion.chunk", choice) | spoken)
+        choice = {"delta": change | {"content": delta.text}, "finish_reason": None} | _logprobs(delta.choices)
+        return _event(self._frame("chat.completion.chunk", choice) | _aside(delta))
 
     def end(self, end: End, include_usage: bool) -> str:
         """The closing events. Usage rides on the last one: a chunk of its own if the caller asked so."""
@@ -181,6 +283,27 @@ class Envelope:
             "model": self.model,
             "choices": [{"index": 0, **choice}],
         }
+
+
+def _aside(delta: Delta) -> JsonObject:
+    """What of a piece only Lyceum's own clients read."""
+    ours: JsonObject = {"member": delta.member} if delta.member else {}
+    if delta.outside:
+        ours["outside"] = True
+    return {"lyceum": ours} if ours else {}
+
+
+def _logprobs(choices: Sequence[Choice]) -> JsonObject:
+    """OpenAI's `logprobs` object; nothing where none were asked for."""
+    if not choices:
+        return {}
+    rows = [_candidate(c.chosen) | {"top_logprobs": [_candidate(other) for other in c.likeliest]} for c in choices]
+    return {"logprobs": {"content": rows}}
+
+
+def _candidate(candidate: Candidate) -> JsonObject:
+    text = candidate.text.decode("utf-8", "replace")
+    return {"token": text, "logprob": round(candidate.logprob, 6), "bytes": list(candidate.text)}
 
 
 def _event(value: JsonObject) -> str:
@@ -201,6 +324,8 @@ def _account(end: End) -> JsonObject:
         ours["charge"] = asdict(end.bill)
     if end.members:
         ours["members"] = [asdict(member) for member in end.members]
+    if end.citations:
+        ours["citations"] = [asdict(citation) for citation in end.citations]
     return {"usage": tokens, "lyceum": ours}
 
 
@@ -238,6 +363,7 @@ def write_offer(offer: Offer) -> JsonObject:
         "topics": list(offer.topics),
         "price": asdict(offer.price),
         "limits": asdict(offer.limits),
+        "kind": offer.kind,
         "bundle_msat": offer.bundle_msat,
         "digest": offer.digest,
         "node_id": offer.node_id,
@@ -266,10 +392,35 @@ def _offer(entry: JsonObject) -> Offer:
         topics=tuple(str(topic)[:80] for topic in ours.get("topics", [])[:MAX_TOPICS]),
         price=Price(**{**price, "unit": Unit(price["unit"])}),
         limits=Limits(int(ours["limits"]["context_tokens"]), int(ours["limits"]["max_tokens"])),
+        kind=_kind(ours.get("kind", "chat")),
         bundle_msat=check_msat("bundle_msat", ours.get("bundle_msat", 0)),
         digest=str(ours.get("digest", ""))[:64],
         node_id=str(ours.get("node_id", ""))[:66],
     )
+
+
+def _kind(value: object) -> Kind:
+    if value not in get_args(Kind):
+        raise ValueError
+    return cast("Kind", value)
+
+
+# Embeddings
+
+
+def write_embeddings(found: Embeddings, model: str, base64: bool, bill: Bill | None) -> JsonObject:
+    """OpenAI's list of vectors; `base64` holds little-endian float32."""
+    data = [
+        {"object": "embedding", "index": index, "embedding": _packed(vector) if base64 else list(vector)}
+        for index, vector in enumerate(found.vectors)
+    ]
+    ours: JsonObject = {"input_chars": found.usage.input_chars} | ({"charge": asdict(bill)} if bill else {})
+    tokens = {"prompt_tokens": found.usage.input_tokens, "total_tokens": found.usage.input_tokens}
+    return {"object": "list", "data": data, "model": model, "usage": tokens, "lyceum": ours}
+
+
+def _packed(vector: Sequence[float]) -> str:
+    return b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
 # Writing a request and reading an answer
@@ -277,7 +428,16 @@ def _offer(entry: JsonObject) -> Offer:
 
 def write_chat(ask: Ask) -> JsonObject:
     """The streaming request for `ask`; what is unset is left to the seller's defaults."""
-    wanted = {"max_tokens": ask.max_tokens, "seed": ask.seed, "stop": list(ask.stop) or None}
+    wanted = {
+        "max_tokens": ask.max_tokens,
+        "seed": ask.seed,
+        "stop": list(ask.stop) or None,
+        "min_p": ask.min_p or None,
+        "response_format": _response_format(ask.schema),
+        "grammar": ask.grammar or None,
+        "logprobs": None if ask.logprobs is None else True,
+        "top_logprobs": ask.logprobs,
+    }
     return {
         "model": ask.model,
         "messages": [{"role": message.role, "content": message.content} for message in ask.messages],
@@ -286,6 +446,11 @@ def write_chat(ask: Ask) -> JsonObject:
         "stream": True,
         "stream_options": {"include_usage": True},
     } | {name: value for name, value in wanted.items() if value is not None}
+
+
+def _response_format(schema: str) -> JsonObject | None:
+    named = {"name": "answer", "schema": json.loads(schema)} if schema else None
+    return named and {"type": "json_schema", "json_schema": named}
 
 
 class AnswerReader:
@@ -305,8 +470,16 @@ class AnswerReader:
         try:
             event = json.loads(line[5:])
             self._note(event)
+            aside = event.get("lyceum") or {}
             return [
-                Delta(text, member=_spoken_by(event)) for choice in event["choices"] if (text := self._text(choice))
+                Delta(
+                    text,
+                    member=str(aside.get("member", "")),
+                    outside=aside.get("outside") is True,
+                    choices=_choices(choice),
+                )
+                for choice in event["choices"]
+                if (text := self._text(choice))
             ]
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise PeerError("the peer sent something that is not a chat-completions stream") from None
@@ -321,6 +494,7 @@ class AnswerReader:
                 usage=self._usage(ours),
                 confidence=ours.get("confidence"),
                 members=tuple(_member(entry) for entry in ours.get("members", ())),
+                citations=tuple(_citation(entry) for entry in ours.get("citations", ())[:MAX_CITATIONS]),
                 bill=_bill(ours.get("charge")),
             )
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
@@ -354,8 +528,17 @@ class AnswerReader:
         )
 
 
-def _spoken_by(event: JsonObject) -> str:
-    return str((event.get("lyceum") or {}).get("member", ""))
+def _choices(choice: JsonObject) -> tuple[Choice, ...]:
+    rows = (choice.get("logprobs") or {}).get("content") or ()
+    return tuple(
+        Choice(_read_candidate(row), tuple(_read_candidate(other) for other in row.get("top_logprobs", ())))
+        for row in rows[:MAX_LOGPROBS]
+    )
+
+
+def _read_candidate(row: JsonObject) -> Candidate:
+    text = bytes(row["bytes"]) if row.get("bytes") is not None else str(row["token"]).encode()
+    return Candidate(text, float(row["logprob"]))
 
 
 def _bill(found: JsonObject | None) -> Bill | None:
@@ -363,6 +546,12 @@ def _bill(found: JsonObject | None) -> Bill | None:
         return None
     charged_msat = check_msat("charged_msat", found["charged_msat"])
     return Bill(charged_msat, check_msat("balance_msat", found["balance_msat"]))
+
+
+def _citation(entry: JsonObject) -> Citation:
+    return Citation(
+        int(entry["number"]), str(entry["source"])[:300], str(entry["heading"])[:300], str(entry["text"])[:300]
+    )
 
 
 def _member(entry: JsonObject) -> Member:
