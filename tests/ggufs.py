@@ -54,6 +54,21 @@ def script_gguf(path: Path, script: Iterable[int], **metadata: Value) -> Path:
     return write_gguf(path, metadata, tensors)
 
 
+def lora_gguf(path: Path, seed: int, width: int = WIDTH, **metadata: Value) -> Path:
+    """An adapter of rank 2 over the first layer of `random_gguf`, strong enough to change what it says."""
+    dice = random.Random(seed)  # noqa: S311
+    tensors: dict[str, Tensor] = {}
+    for name in ("attn_v", "attn_output"):
+        tensors[f"blk.0.{name}.weight.lora_a"] = _dice(dice, (width, 2))
+        tensors[f"blk.0.{name}.weight.lora_b"] = _dice(dice, (2, width))
+    adapter: dict[str, Value] = {
+        "general__type": "adapter",
+        "adapter__type": "lora",
+        "adapter__lora__alpha": 16.0,
+    }
+    return write_gguf(path, adapter | metadata, tensors)
+
+
 def spm_gguf(path: Path, **metadata: Value) -> Path:
     """Random weights behind a SentencePiece vocabulary, which puts a space before a text and BOS before all."""
     words = ["▁", "a", "▁a", "b", "ab"]

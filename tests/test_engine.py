@@ -28,12 +28,12 @@ import numpy as np
 from llama_cpp import Llama
 
 from ggufs import CONTROLS, END, TEMPLATE, TOKENS, Value, random_gguf, script_gguf, spm_gguf
-from lyceum.engine import Engine, EngineSettings, read_card
+from lyceum.engine import Engine, EngineSettings, read_card, worker
 from lyceum.engine.line import Job, Line
-from lyceum.engine.native import Native
+from lyceum.engine.native import Context
 from lyceum.engine.prompt import ChatTemplate
 from lyceum.engine.text import TextStream
-from lyceum.engine.worker import work
+from lyceum.engine.worker import Trust, work
 from lyceum.errors import BadRequest, Busy, ConfigError, ModelError, TooLong
 from lyceum.ports import CHARS_PER_TOKEN, Ask, Chunk, Delta, End, Limits, Message, Model, Offer, Role, Usage
 
@@ -299,7 +299,7 @@ def test_what_makes_no_sense_is_a_bad_request(
 
 
 def prompt(path: Path, template: str, messages: tuple[Message, ...]) -> list[int]:
-    native = Native(path, N_CTX, 0, 1)
+    native = Context(read_card(path), N_CTX, 0, 1)
     try:
         return ChatTemplate(template, native.vocab).tokens(messages)
     finally:
@@ -396,7 +396,7 @@ def test_a_prompt_of_nothing_is_refused(files: SimpleNamespace) -> None:
 @pytest.mark.parametrize("text", ["a" * 100_000, "/\n" * 50_000, "word " * 20_000])
 def test_endless_words_do_no_harm(tmp_path: Path, text: str) -> None:
     """A run of letters that overflows the stack of llama.cpp's regular expressions comes through whole."""
-    native = Native(random_gguf(tmp_path / "tekken.gguf", tokenizer__ggml__pre="tekken"), N_CTX, 0, 1)
+    native = Context(read_card(random_gguf(tmp_path / "tekken.gguf", tokenizer__ggml__pre="tekken")), N_CTX, 0, 1)
     tokens = native.vocab.tokenize(text)
     native.close()
     assert b"".join(native.vocab.pieces[token] for token in tokens).decode() == text
@@ -409,14 +409,14 @@ def test_endless_words_do_no_harm(tmp_path: Path, text: str) -> None:
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     """Holds the engine's thread in its next step (`entered`) until `open` is set."""
     made = SimpleNamespace(entered=threading.Event(), open=threading.Event())
-    decode = Native.decode
+    decode = Context.decode
 
-    def held(self: Native, tokens: list[int], at: int) -> None:
+    def held(self: Context, tokens: list[int], at: int) -> None:
         made.entered.set()
         made.open.wait(20)
         decode(self, tokens, at)
 
-    monkeypatch.setattr(Native, "decode", held)
+    monkeypatch.setattr(Context, "decode", held)
     yield made
     made.open.set()
 
@@ -485,7 +485,7 @@ def test_a_full_line_is_busy(load: Load, files: SimpleNamespace, gate: SimpleNam
 
 def test_cancelling_takes_effect_within_a_step(files: SimpleNamespace) -> None:
     """A job cancelled while its third token is delivered writes no fourth one."""
-    native, line, chunks = Native(files.letters, N_CTX, 0, 1), Line(1), list[Chunk | Exception]()
+    native, line, chunks = Context(read_card(files.letters), N_CTX, 0, 1), Line(1), list[Chunk | Exception]()
 
     def deliver(chunk: Chunk | Exception) -> None:
         chunks.append(chunk)
@@ -495,7 +495,7 @@ def test_cancelling_takes_effect_within_a_step(files: SimpleNamespace) -> None:
 
     job = Job(says(), [CONTROLS["<|assistant|>"]], 100, deliver)
     line.join(job)
-    work(native, line)
+    work(native, line, Trust())
     native.close()
     assert chunks[:3] == [Delta("a", 1), Delta("b", 1), Delta("c", 1)]
     assert isinstance(chunks[3], End)
@@ -525,7 +525,7 @@ def test_a_failure_costs_one_answer(
     """Whatever goes wrong reaches the caller as a ModelError, and the next ask is served."""
     engine = load(files.letters)
     with monkeypatch.context() as patch:
-        patch.setattr(Native, "log_probability", lambda *_: 1 / 0)
+        patch.setattr(worker, "log_probabilities", lambda *_: 1 / 0)
         with pytest.raises(ModelError, match="division by zero"):
             answer(engine, says())
     assert answer(engine, says(max_tokens=2))[0] == "ab"
@@ -534,13 +534,11 @@ def test_a_failure_costs_one_answer(
 
 def test_llama_cpp_says_why_it_fails(files: SimpleNamespace) -> None:
     """Its return code and its own words are in the error, and it works on afterwards."""
-    native = Native(files.letters, N_CTX, 0, 1)
+    native = Context(read_card(files.letters), N_CTX, 0, 1)
     with pytest.raises(ModelError, match=r"failed to decode \(code -1\): .*invalid token"):
         native.decode([1_000_000], 0)
     native.decode([CONTROLS["<|assistant|>"]], 0)
-    sampler = native.sampler(0.0, 1.0, None)
-    assert native.vocab.pieces[sampler.sample()] == b"a"
-    sampler.close()
+    assert native.vocab.pieces[int(native.logits().argmax())] == b"a"
     native.close()
 
 
@@ -612,7 +610,7 @@ def broken(folder: Path, name: str) -> Path:
         ("split", "is one part of a split model; merge it"),
         ("plain", "holds no chat template; take an instruction-tuned GGUF, or add one"),
         ("syntax", "its chat template is broken: .*; take an instruction-tuned GGUF, or add one"),
-        ("alien", "cannot load .*unknown model architecture: 'alien'; .* or update llama-cpp-python"),
+        ("alien", "cannot load .*: llama.cpp does not know the architecture 'alien': update llama-cpp-python"),
     ],
 )
 def test_a_file_that_cannot_be_hosted(tmp_path: Path, load: Load, name: str, said: str) -> None:
@@ -642,7 +640,7 @@ def test_an_offer_that_cannot_be_kept(files: SimpleNamespace, n_ctx: int, offer:
 def test_settings_check_themselves(fields: dict[str, int]) -> None:
     """A setting that makes no sense cannot be built."""
     with pytest.raises(ValueError, match=f"{next(iter(fields))} must be at least"):
-        EngineSettings(Path("x.gguf"), **({"n_ctx": 512} | fields))
+        EngineSettings(Path("x.gguf"), **({"n_ctx": 512} | fields))  # type: ignore[arg-type]
 
 
 def test_threads_suit_the_file(files: SimpleNamespace, tmp_path: Path) -> None:

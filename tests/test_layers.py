@@ -59,6 +59,7 @@ LIBRARIES = {
     "llama_cpp": "engine",
     "numpy": "engine",
     "jinja2": "engine",
+    "jsonschema": "engine",
     "starlette": "app service",
     "anyio": "app",
     "uvicorn": "app service",

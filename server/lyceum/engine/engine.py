@@ -7,50 +7,43 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import Future
 from dataclasses import replace
 
-from lyceum.engine.card import FETCH_AGAIN, Card, digest, read_card
-from lyceum.engine.line import Job, Line
-from lyceum.engine.native import Native
-from lyceum.engine.prompt import ChatTemplate
+from lyceum.engine import shape
+from lyceum.engine.card import FETCH_AGAIN, Card, check_adapter, digest_of, read_card
+from lyceum.engine.core import ADD_TEMPLATE, Core
+from lyceum.engine.fleet import Fleet, Needs
+from lyceum.engine.line import Job
 from lyceum.engine.settings import EngineSettings
-from lyceum.engine.worker import work
 from lyceum.errors import BadRequest, ConfigError, ModelError, TooLong
 from lyceum.ports import CHARS_PER_TOKEN, Ask, Chunk, End, Limits, Offer, Usage
 
-ADD_TEMPLATE = "take an instruction-tuned GGUF, or add one with gguf_new_metadata.py --chat-template-file"
+MOST_LIKELIEST = 20
 
 
 class Engine:
-    """One model file, its thread, and the line before it. Made by `load`; `close` gives the memory back."""
+    """One model file and its berth in a fleet; loaded when it is first asked, or by `load`.
 
-    def __init__(self, settings: EngineSettings, offer: Offer, card: Card) -> None:
-        self.card = card
-        self._offer = offer
-        self._line = Line(settings.queue)
-        ready: Future[Native] = Future()
-        self._thread = threading.Thread(
-            target=_live, args=(settings, self._line, ready), name=f"engine {offer.model}", daemon=True
-        )
-        self._thread.start()
-        self._vocab = ready.result().vocab
-        try:
-            self._template = ChatTemplate(card.chat_template, self._vocab)
-        except ModelError as error:
-            self.close()
-            raise ModelError(f"{settings.path}: {error.message}; {ADD_TEMPLATE}") from None
+    Raises ModelError or ConfigError for whatever is wrong with the file, as far as that can be told
+    without loading it.
+    """
+
+    def __init__(self, settings: EngineSettings, offer: Offer, fleet: Fleet) -> None:
+        self.card = read_card(settings.path)
+        _check_kind(settings, self.card)
+        check_context(settings, offer, self.card)
+        self._offer = with_digest(settings, offer, self.card)
+        self._fleet = fleet
+        self._berth = fleet.join(offer.model, needs(settings, self.card), lambda: Core(settings, self.card))
 
     @classmethod
-    def load(cls, settings: EngineSettings, offer: Offer) -> Engine:
-        """Blocks until the model can answer. ModelError names the file and says how to mend it."""
-        card = read_card(settings.path)
-        _check_context(settings, offer, card)
-        if not card.chat_template:
-            raise ModelError(f"{settings.path} holds no chat template; {ADD_TEMPLATE}")
-        return cls(settings, _with_digest(settings, offer), card)
+    def load(cls, settings: EngineSettings, offer: Offer, fleet: Fleet | None = None) -> Engine:
+        """Blocks until the model can answer, or leaves it unloaded where the fleet has no room yet."""
+        fleet = fleet or Fleet()
+        engine = cls(settings, offer, fleet)
+        fleet.load_now(engine._berth)
+        return engine
 
     @property
     def offer(self) -> Offer:
@@ -58,51 +51,80 @@ class Engine:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the model file, hex."""
+        """SHA-256 of the model file, hex; `digest_of` says what it is with an adapter."""
         return self._offer.digest
 
+    @property
+    def loaded(self) -> bool:
+        return self._berth.core is not None
+
     async def weigh(self, ask: Ask) -> Usage:
-        """Exact for what is read. Raises BadRequest, TooLong or Busy."""
-        self._line.check_room()
-        prompt, answer = await asyncio.to_thread(self._plan, ask)
-        return Usage(len(prompt), answer, ask.input_chars, answer * CHARS_PER_TOKEN)
+        """Exact for what is read. Raises BadRequest, TooLong, Busy or ModelError."""
+        async with self._fleet.awake(self._berth) as core:
+            core.line.check_room()
+            prompt, answer = await asyncio.to_thread(self._plan, core, ask)
+            return Usage(len(prompt), answer, ask.input_chars, answer * CHARS_PER_TOKEN)
 
     async def stream(self, ask: Ask) -> AsyncGenerator[Chunk, None]:
         """Raises as `weigh` does. Closed early, it stops before the next step; others do not notice."""
-        prompt, answer = await asyncio.to_thread(self._plan, ask)
-        inbox: asyncio.Queue[Chunk | Exception] = asyncio.Queue()
-        job = Job(ask, prompt, answer, _post(inbox))
-        self._line.join(job)
-        try:
-            while True:
-                chunk = await inbox.get()
-                if isinstance(chunk, Exception):
-                    raise chunk
-                yield chunk
-                if isinstance(chunk, End):
-                    return
-        finally:
-            self._line.leave(job)
+        async with self._fleet.awake(self._berth) as core:
+            prompt, answer = await asyncio.to_thread(self._plan, core, ask)
+            inbox: asyncio.Queue[Chunk | Exception] = asyncio.Queue()
+            job = Job(ask, prompt, answer, _post(inbox))
+            core.line.join(job)
+            try:
+                while True:
+                    chunk = await inbox.get()
+                    if isinstance(chunk, Exception):
+                        raise chunk
+                    yield chunk
+                    if isinstance(chunk, End):
+                        return
+            finally:
+                core.line.leave(job)
 
     def close(self) -> None:
         """Whoever is being served or waits gets End("cancelled"). Blocks for a step; may be repeated."""
-        for job in self._line.close():
-            job.deliver(End("cancelled"))
-        self._thread.join()
+        self._fleet.retire(self._berth)
 
-    def _plan(self, ask: Ask) -> tuple[list[int], int]:
+    def _plan(self, core: Core, ask: Ask) -> tuple[list[int], int]:
         """The prompt, and how many tokens the answer may have: what was asked for, or else what fits."""
         limits = self._offer.limits
         _check_values(ask, limits)
-        if ask.input_chars > limits.context_tokens * self._vocab.longest:
+        if gbnf := shape.grammar(ask):
+            core.vocab.check_grammar(gbnf)
+        if ask.input_chars > limits.context_tokens * core.vocab.longest:
             raise TooLong(
                 f"{ask.input_chars:,} characters cannot fit {limits.context_tokens} tokens; shorten the messages"
             )
-        prompt = self._template.tokens(ask.messages)
+        prompt = core.template.tokens(ask.messages)
         room = limits.context_tokens - len(prompt)
         if room < (ask.max_tokens or 1):
             raise TooLong(_too_long(len(prompt), ask.max_tokens, limits.context_tokens))
         return prompt, min(room, limits.answer_tokens(ask.max_tokens))
+
+
+def needs(settings: EngineSettings, card: Card) -> Needs:
+    """The weights are shared by all contexts over one file."""
+    adapter = settings.lora.stat().st_size if settings.lora else 0
+    own = card.memory_bytes(settings.n_ctx) - card.size_bytes + adapter
+    return Needs((settings.path.resolve(), settings.n_gpu_layers), card.size_bytes, own)
+
+
+def check_context(settings: EngineSettings, offer: Offer, card: Card) -> None:
+    """What is offered must fit what is held, and what is held what was trained."""
+    sold, held, trained = offer.limits.context_tokens, settings.n_ctx, card.n_ctx_train
+    if sold > held:
+        raise ConfigError(f"{offer.model} offers a context of {sold} tokens and n_ctx holds {held}; raise n_ctx")
+    if trained and held > trained:
+        raise ConfigError(f"n_ctx is {held} and {settings.path} was trained on {trained} tokens; lower n_ctx")
+
+
+def with_digest(settings: EngineSettings, offer: Offer, card: Card) -> Offer:
+    found = digest_of(card, settings.lora)
+    if offer.digest not in ("", found):
+        raise ModelError(f"{settings.path} has SHA-256 {found}, not {offer.digest} as offered; {FETCH_AGAIN}")
+    return replace(offer, digest=found)
 
 
 def _too_long(prompt: int, wanted: int | None, context: int) -> str:
@@ -118,24 +140,20 @@ def _check_values(ask: Ask, limits: Limits) -> None:
         raise BadRequest(f"max_tokens must be at most {limits.max_tokens}, not {ask.max_tokens}", "max_tokens")
     if not 0 <= ask.temperature <= 2:
         raise BadRequest(f"temperature must be from 0 to 2, not {ask.temperature}", "temperature")
-    if not 0 <= ask.top_p <= 1:
-        raise BadRequest(f"top_p must be from 0 to 1, not {ask.top_p}", "top_p")
+    for name in ("top_p", "min_p"):
+        if not 0 <= getattr(ask, name) <= 1:
+            raise BadRequest(f"{name} must be from 0 to 1, not {getattr(ask, name)}", name)
+    if ask.logprobs is not None and not 0 <= ask.logprobs <= MOST_LIKELIEST:
+        raise BadRequest(f"top_logprobs must be from 0 to {MOST_LIKELIEST}, not {ask.logprobs}", "top_logprobs")
 
 
-def _check_context(settings: EngineSettings, offer: Offer, card: Card) -> None:
-    """What is offered must fit what is held, and what is held what was trained."""
-    sold, held, trained = offer.limits.context_tokens, settings.n_ctx, card.n_ctx_train
-    if sold > held:
-        raise ConfigError(f"{offer.model} offers a context of {sold} tokens and n_ctx holds {held}; raise n_ctx")
-    if trained and held > trained:
-        raise ConfigError(f"n_ctx is {held} and {settings.path} was trained on {trained} tokens; lower n_ctx")
-
-
-def _with_digest(settings: EngineSettings, offer: Offer) -> Offer:
-    found = digest(settings.path)
-    if offer.digest not in ("", found):
-        raise ModelError(f"{settings.path} has SHA-256 {found}, not {offer.digest} as offered; {FETCH_AGAIN}")
-    return replace(offer, digest=found)
+def _check_kind(settings: EngineSettings, card: Card) -> None:
+    if card.kind == "adapter":
+        raise ModelError(f"{settings.path} is a LoRA adapter: set it as `lora`, and its base model as `path`")
+    if not card.chat_template:
+        raise ModelError(f"{settings.path} holds no chat template; {ADD_TEMPLATE}")
+    if settings.lora:
+        check_adapter(settings.lora, card)
 
 
 def _post(inbox: asyncio.Queue[Chunk | Exception]) -> Callable[[Chunk | Exception], None]:
@@ -147,17 +165,3 @@ def _post(inbox: asyncio.Queue[Chunk | Exception]) -> Callable[[Chunk | Exceptio
             loop.call_soon_threadsafe(inbox.put_nowait, chunk)
 
     return post
-
-
-def _live(settings: EngineSettings, line: Line, ready: Future[Native]) -> None:
-    """The engine's thread, from loading to freeing: OpenMP keeps a team per calling thread."""
-    try:
-        native = Native(settings.path, settings.n_ctx, settings.n_gpu_layers, settings.threads())
-    except Exception as error:
-        ready.set_exception(error)
-        return
-    ready.set_result(native)
-    try:
-        work(native, line)
-    finally:
-        native.close()

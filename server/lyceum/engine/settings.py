@@ -11,19 +11,28 @@ SMALL_FILE = 100_000_000
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """`n_gpu_layers`: -1 for all. `n_threads`: None for what suits the file. `queue`: asks that may wait."""
+    """`n_gpu_layers`: -1 for all. `n_threads`: None for what suits the file. `queue`: asks that may wait.
+
+    `lora`: an adapter over the model at `path`. `refusal` and `doubt`: None for what the file says.
+    """
 
     path: Path
     n_ctx: int
     n_gpu_layers: int = 0
     n_threads: int | None = None
     queue: int = 16
+    lora: Path | None = None
+    lora_scale: float = 1.0
+    refusal: str | None = None
+    doubt: float | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("n_ctx", 1), ("n_gpu_layers", -1), ("n_threads", 1), ("queue", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} must be at least {least}, not {value}")
+        if self.doubt is not None and not 0 <= self.doubt < 1:
+            raise ValueError(f"doubt must be a probability from 0 to below 1, not {self.doubt}")
 
     def threads(self) -> int:
         """One for a small model: the spinning of a second costs it more than it brings."""

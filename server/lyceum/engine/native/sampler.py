@@ -1,0 +1,103 @@
+"""One request's way to choose tokens: a chain of llama.cpp samplers, and perhaps a grammar before it."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lyceum.engine.native.log import llama as c
+from lyceum.engine.native.vocab import Vocab
+
+SEEDS = 0xFFFFFFFF
+"""llama.cpp takes a seed below this; this value itself asks it for a random one."""
+
+GREEDY = 0.01
+"""Below this temperature the likeliest token is taken: logits divided by less leave the range of a float."""
+
+ROW = np.dtype([("id", "<i4"), ("logit", "<f4"), ("p", "<f4")])
+"""llama_token_data as numpy sees it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to choose. `grammar` is GBNF; "" leaves all tokens allowed."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int | None = None
+    grammar: str = ""
+
+
+class Sampler:
+    """At temperature 0 always the likeliest token, of those that the grammar allows."""
+
+    def __init__(self, vocab: Vocab, sampling: Sampling) -> None:
+        self._grammar = vocab.grammar(sampling.grammar) if sampling.grammar else None
+        self._ends = vocab.ends
+        self._chain = c.llama_sampler_chain_init(c.llama_sampler_chain_default_params())
+        for link in _links(sampling):
+            c.llama_sampler_chain_add(self._chain, link)
+
+    def choose(self, logits: np.ndarray[Any, Any]) -> int | None:
+        """The next token; None when the grammar allows none, which llama.cpp would not survive."""
+        token = self._pick(_Candidates(logits))
+        if self._grammar and not self._allows(token):
+            allowed = _Candidates(logits)
+            c.llama_sampler_apply(self._grammar, allowed.pointer)
+            if not allowed.any():
+                return None
+            token = self._pick(allowed)
+        if token not in self._ends:
+            self._accept(token)
+        return token
+
+    def close(self) -> None:
+        c.llama_sampler_free(self._chain)
+        if self._grammar:
+            c.llama_sampler_free(self._grammar)
+
+    def _pick(self, candidates: _Candidates) -> int:
+        c.llama_sampler_apply(self._chain, candidates.pointer)
+        return candidates.selected()
+
+    def _allows(self, token: int) -> bool:
+        """Asking about one token is much cheaper than about all."""
+        one = _Candidates(np.zeros(1, np.float32), np.array([token], np.int32))
+        c.llama_sampler_apply(self._grammar, one.pointer)
+        return one.any()
+
+    def _accept(self, token: int) -> None:
+        c.llama_sampler_accept(self._chain, token)
+        if self._grammar:
+            c.llama_sampler_accept(self._grammar, token)
+
+
+class _Candidates:
+    """llama.cpp's array of tokens to choose from, over memory that numpy owns."""
+
+    def __init__(self, logits: np.ndarray[Any, Any], ids: np.ndarray[Any, Any] | None = None) -> None:
+        self._rows = np.empty(len(logits), ROW)
+        self._rows["id"] = np.arange(len(logits)) if ids is None else ids
+        self._rows["logit"], self._rows["p"] = logits, 0
+        data = self._rows.ctypes.data_as(c.llama_token_data_p)
+        self._array = c.llama_token_data_array(data=data, size=len(logits), selected=-1, sorted=False)
+        self.pointer = ctypes.byref(self._array)
+
+    def any(self) -> bool:
+        return bool(np.isfinite(self._rows["logit"][: self._array.size]).any())
+
+    def selected(self) -> int:
+        return int(self._array.data[self._array.selected].id)
+
+
+def _links(sampling: Sampling) -> list[Any]:
+    if sampling.temperature < GREEDY:
+        return [c.llama_sampler_init_greedy()]
+    seed = SEEDS if sampling.seed is None else sampling.seed % SEEDS
+    nucleus = [c.llama_sampler_init_top_p(sampling.top_p, 1)] if sampling.top_p < 1 else []
+    likely = [c.llama_sampler_init_min_p(sampling.min_p, 1)] if sampling.min_p > 0 else []
+    return [*nucleus, *likely, c.llama_sampler_init_temp(sampling.temperature), c.llama_sampler_init_dist(seed)]

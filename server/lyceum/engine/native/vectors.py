@@ -1,0 +1,85 @@
+"""A context that turns texts into vectors: several sequences in a batch, one pooled vector each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lyceum.engine.card import Card
+from lyceum.engine.native.log import complaints
+from lyceum.engine.native.log import llama as c
+from lyceum.engine.native.weights import lend
+from lyceum.errors import ModelError
+
+MOST_SEQUENCES = 16
+
+
+class Vectors:
+    """`embed` takes at most MOST_SEQUENCES texts whose tokens together are at most `n_ctx`."""
+
+    def __init__(self, card: Card, n_ctx: int, n_gpu_layers: int, n_threads: int) -> None:
+        self._weights = lend(card, n_gpu_layers)
+        self.vocab = self._weights.vocab
+        self._context = _make(self._weights.model, n_ctx, n_threads)
+        if not self._context or c.llama_pooling_type(self._context) == c.LLAMA_POOLING_TYPE_NONE:
+            self._free()
+            raise ModelError(f"{card.path} cannot be used for embeddings: {complaints.take()}")
+        self._width = c.llama_model_n_embd(self._weights.model)
+        self._room = n_ctx
+        self._encoder = c.llama_model_has_encoder(self._weights.model)
+        self._batch = c.llama_batch_init(n_ctx, 0, 1)
+
+    def embed(self, texts: Sequence[Sequence[int]]) -> list[np.ndarray[Any, Any]]:
+        """One vector of length 1 for each text, in order."""
+        if len(texts) > MOST_SEQUENCES or sum(map(len, texts)) > self._room:
+            raise ModelError("more texts than one batch of embeddings holds")
+        self._fill(texts)
+        c.llama_memory_clear(c.llama_get_memory(self._context), True)
+        run = c.llama_encode if self._encoder else c.llama_decode
+        if code := run(self._context, self._batch):
+            raise ModelError(f"llama.cpp failed to embed (code {code}): {complaints.take()}")
+        return [self._vector(number) for number in range(len(texts))]
+
+    def close(self) -> None:
+        c.llama_batch_free(self._batch)
+        self._free()
+
+    def _fill(self, texts: Sequence[Sequence[int]]) -> None:
+        batch, row = self._batch, 0
+        for number, tokens in enumerate(texts):
+            for position, token in enumerate(tokens):
+                batch.token[row], batch.pos[row], batch.logits[row] = token, position, True
+                batch.n_seq_id[row], batch.seq_id[row][0] = 1, number
+                row += 1
+        batch.n_tokens = row
+
+    def _vector(self, number: int) -> np.ndarray[Any, Any]:
+        pointer = c.llama_get_embeddings_seq(self._context, number)
+        vector = np.ctypeslib.as_array(pointer, shape=(self._width,)).astype(np.float64)
+        length = float(np.linalg.norm(vector))
+        found: np.ndarray[Any, Any] = vector / length if length else vector
+        return found
+
+    def _free(self) -> None:
+        if self._context:
+            c.llama_free(self._context)
+        self._weights.give_back()
+
+
+def _make(model: Any, n_ctx: int, n_threads: int) -> Any:
+    """The file's own way to pool the states of a text, else their mean. One batch holds all that is held."""
+    params = c.llama_context_default_params()
+    params.embeddings = True
+    params.n_ctx = params.n_batch = params.n_ubatch = n_ctx
+    params.n_seq_max = MOST_SEQUENCES
+    params.kv_unified = True
+    params.n_threads = params.n_threads_batch = n_threads
+    params.no_perf = True
+    context = c.llama_init_from_model(model, params)
+    if context and c.llama_pooling_type(context) == c.LLAMA_POOLING_TYPE_NONE:
+        c.llama_free(context)
+        params.pooling_type = c.LLAMA_POOLING_TYPE_MEAN
+        context = c.llama_init_from_model(model, params)
+    return context

@@ -1,0 +1,212 @@
+"""What an answer may look like: grammars, JSON Schema, log-probabilities, and words that are no answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("llama_cpp", reason="the `server` extra (llama-cpp-python) is not installed")
+
+from ggufs import END, random_gguf, script_gguf
+from lyceum.engine import Engine, EngineSettings
+from lyceum.engine.field import FieldGuard
+from lyceum.errors import BadRequest
+from lyceum.ports import Ask, Delta, End, Limits, Message, Offer
+
+N_CTX = 1024
+OUTSIDE = "Not mine."
+
+
+def says(content: str = "hello", **fields: object) -> Ask:
+    return Ask("tiny", (Message("user", content),), **fields)  # type: ignore[arg-type]
+
+
+def heard(engine: Engine, ask: Ask) -> tuple[list[Delta], End]:
+    async def collect() -> tuple[list[Delta], End]:
+        chunks = [chunk async for chunk in engine.stream(ask)]
+        assert isinstance(chunks[-1], End)
+        return [chunk for chunk in chunks if isinstance(chunk, Delta)], chunks[-1]
+
+    return asyncio.run(collect())
+
+
+def text_of(engine: Engine, ask: Ask) -> str:
+    return "".join(delta.text for delta in heard(engine, ask)[0])
+
+
+def loaded(path: Path, **settings: object) -> Engine:
+    offer = Offer("tiny", limits=Limits(context_tokens=N_CTX, max_tokens=900))
+    return Engine.load(EngineSettings(path, N_CTX, **settings), offer)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def dice(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    engine = loaded(random_gguf(tmp_path_factory.mktemp("ggufs") / "random.gguf"))
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def saying(tmp_path: Path) -> Iterator[object]:
+    """Engines that say a given text and end."""
+    engines: list[Engine] = []
+
+    def say(text: bytes, **settings: object) -> Engine:
+        engines.append(loaded(script_gguf(tmp_path / f"{len(engines)}.gguf", [*text, END]), **settings))
+        return engines[-1]
+
+    yield say
+    for engine in engines:
+        engine.close()
+
+
+# Shapes
+
+PERSON = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 8}, "age": {"type": "integer"}, "tall": {"type": "boolean"}},
+    "required": ["name", "age", "tall"],
+}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_schema_is_followed_by_a_model_that_knows_nothing(dice: Engine, seed: int) -> None:
+    """Random weights at a high temperature: still JSON with just these fields."""
+    found = json.loads(text_of(dice, says(temperature=2.0, seed=seed, schema=json.dumps(PERSON), max_tokens=400)))
+    assert {name: type(value) for name, value in found.items()} == {"name": str, "age": int, "tall": bool}
+
+
+@pytest.mark.parametrize(
+    ("schema", "allowed"),
+    [
+        ({"enum": ["red", "green"]}, ["red", "green"]),
+        ({"type": "array", "items": {"type": "boolean"}, "minItems": 2, "maxItems": 2}, None),
+        ({"$defs": {"n": {"type": "null"}}, "$ref": "#/$defs/n"}, [None]),
+    ],
+)
+def test_schemas_of_many_kinds(dice: Engine, schema: object, allowed: list[object] | None) -> None:
+    found = json.loads(text_of(dice, says(schema=json.dumps(schema), max_tokens=100)))
+    assert found in allowed if allowed else len(found) == 2
+
+
+def test_a_grammar_allows_nothing_else(dice: Engine) -> None:
+    """One of the texts that it spells out, and then the end."""
+    deltas, end = heard(dice, says(grammar='root ::= "grüezi" | "adieu"'))
+    assert "".join(delta.text for delta in deltas) in ("grüezi", "adieu")
+    assert end.finish == "stop"
+
+
+def test_free_and_shaped_answers_take_turns(dice: Engine) -> None:
+    """A grammar leaves nothing behind for the next ask."""
+    free = text_of(dice, says(max_tokens=20))
+    text_of(dice, says(grammar='root ::= "x"'))
+    assert text_of(dice, says(max_tokens=20)) == free
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "said"),
+    [
+        ({"schema": "{"}, "response_format", "not valid JSON"),
+        ({"schema": '{"type": "banana"}'}, "response_format", "no JSON Schema"),
+        ({"schema": '{"$ref": "https://example.com/s.json"}'}, "response_format", "only references within"),
+        ({"schema": '{"$ref": "file:///etc/passwd"}'}, "response_format", "only references within"),
+        ({"schema": '{"$ref": "#/$defs/none"}'}, "response_format", "cannot be followed"),
+        ({"schema": '{"items": ' * 40 + "{}" + "}" * 40}, "response_format", "nested deeper"),
+        ({"grammar": "root ::= ["}, "grammar", "cannot follow this grammar"),
+        ({"grammar": 'leaf ::= "a"'}, "grammar", "cannot follow this grammar"),
+        ({"grammar": 'root ::= root "a"'}, "grammar", "cannot follow this grammar"),
+        ({"logprobs": 21}, "top_logprobs", "from 0 to 20"),
+        ({"min_p": 2.0}, "min_p", "from 0 to 1"),
+    ],
+)
+def test_a_shape_that_cannot_be_followed(dice: Engine, fields: dict[str, object], param: str, said: str) -> None:
+    """Refused when it is weighed, before anything is paid; the engine goes on."""
+    with pytest.raises(BadRequest, match=said) as caught:
+        asyncio.run(dice.weigh(says(**fields)))  # type: ignore[arg-type]
+    assert caught.value.param == param
+    assert text_of(dice, says(max_tokens=3))
+
+
+def test_min_p_forbids_what_is_unlikely(dice: Engine) -> None:
+    """At 1 only the likeliest token is left, whatever the temperature."""
+    assert text_of(dice, says(temperature=2.0, min_p=1.0, max_tokens=20)) == text_of(dice, says(max_tokens=20))
+
+
+# Log-probabilities
+
+
+def test_every_token_is_reported(dice: Engine) -> None:
+    """As many as were written, and their mean is the confidence: the model's own, whatever the grammar allows."""
+    deltas, end = heard(dice, says(grammar="root ::= [a-z]{30}", logprobs=3))
+    choices = [choice for delta in deltas for choice in delta.choices]
+    assert len(choices) == end.usage.output_tokens == 30
+    assert end.confidence == pytest.approx(math.fsum(choice.chosen.logprob for choice in choices) / 30, abs=1e-6)
+    for choice in choices:
+        assert len(choice.likeliest) == 3
+        assert choice.likeliest[0].logprob >= choice.chosen.logprob
+        assert choice.likeliest[0].logprob >= choice.likeliest[1].logprob >= choice.likeliest[2].logprob
+    assert b"".join(choice.chosen.text for choice in choices).decode() == "".join(delta.text for delta in deltas)
+
+
+def test_nothing_is_reported_unasked(dice: Engine) -> None:
+    deltas, _ = heard(dice, says(max_tokens=5))
+    assert not any(delta.choices for delta in deltas)
+
+
+def test_what_a_stop_string_cuts_away_is_not_reported(saying: object) -> None:
+    """The tokens of the stop string are held back, then dropped."""
+    deltas, _ = heard(saying(b"abcde"), says(stop=("cd",), logprobs=0))  # type: ignore[operator]
+    assert [choice.chosen.text for delta in deltas for choice in delta.choices] == [b"a", b"b"]
+
+
+# Outside the field
+
+
+def test_a_refusal_is_marked(saying: object) -> None:
+    """In one piece, whole or not at all."""
+    (delta,), end = heard(saying(b"Not mie.", refusal="Not mie."), says())  # type: ignore[operator]
+    assert (delta.text, delta.outside, delta.tokens) == ("Not mie.", True, 8)
+    assert end.finish == "stop"
+
+
+def test_what_only_begins_like_a_refusal_is_an_answer(saying: object) -> None:
+    """Held back while it could be one, then said."""
+    deltas, _ = heard(saying(b"Not yours"), says())  # type: ignore[operator]
+    plain = "".join(delta.text for delta in deltas)
+    deltas, _ = heard(saying(b"Not yours", refusal="Not mine."), says())  # type: ignore[operator]
+    assert "".join(delta.text for delta in deltas) == plain
+    assert deltas[0].text == "Not y"
+    assert not any(delta.outside for delta in deltas)
+
+
+def test_an_answer_in_doubt_is_none(tmp_path: Path) -> None:
+    """Random weights are never sure of a token: beyond the doubt they say that it is not their field."""
+    path = random_gguf(tmp_path / "random.gguf")
+    for doubt, outside in ((0.999, True), (0.0, False)):
+        engine = loaded(path, refusal=OUTSIDE, doubt=doubt)
+        deltas, _ = heard(engine, says(max_tokens=20))
+        engine.close()
+        assert [delta.outside for delta in deltas[:1]] == [outside]
+        assert (deltas[0].text == OUTSIDE) is outside
+
+
+def test_a_shaped_answer_is_never_in_doubt(tmp_path: Path) -> None:
+    """What a grammar forces says nothing about the field."""
+    engine = loaded(random_gguf(tmp_path / "random.gguf"), refusal=OUTSIDE, doubt=0.999)
+    assert text_of(engine, says(grammar='root ::= "yes"')) == "yes"
+    engine.close()
+
+
+def test_doubt_is_about_the_beginning() -> None:
+    """After the first ten tokens an unlikely one no longer counts."""
+    guard = FieldGuard(OUTSIDE, 0.5)
+    for _ in range(10):
+        guard.hear("x", -0.1)
+    guard.hear("y", -9.0)
+    assert not guard.outside
+    assert not guard.undecided
