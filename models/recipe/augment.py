@@ -73,8 +73,9 @@ class Asker:
             text = fact.answer.rstrip(".").split()
             start = self.chance.randrange(len(text))
             stretch = text[start : start + self.chance.choice(STRETCHES)]
-            if self._evidence(self.english.topical(" ".join(stretch))):
-                return " ".join(self._swapped(word) for word in stretch if not self._dropped(word, 0.5)).strip(",.;:")
+            kept = " ".join(self._swapped(word) for word in stretch if not self._dropped(word, 0.5)).strip(",.;:")
+            if kept and self._evidence(self.english.topical(" ".join(stretch))):
+                return kept
         return " ".join(self._keywords(fact)[:3])
 
     def _strange_topic(self) -> str:

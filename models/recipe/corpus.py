@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,22 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
+    """`neighbours` lie close to the field, `elsewhere` far from it; both are to be refused."""
+
     card: Card
     facts: tuple[Fact, ...]
-    refuse: tuple[str, ...]
-    refuse_held_out: tuple[str, ...]
+    neighbours: tuple[str, ...]
+    elsewhere: tuple[str, ...]
+    neighbours_held_out: tuple[str, ...]
+    elsewhere_held_out: tuple[str, ...]
+
+    @property
+    def refuse(self) -> tuple[str, ...]:
+        return self.neighbours + self.elsewhere
+
+    @property
+    def refuse_held_out(self) -> tuple[str, ...]:
+        return self.neighbours_held_out + self.elsewhere_held_out
 
     def answers(self) -> tuple[str, ...]:
         """Everything the specialist may say, the refusal last."""
@@ -49,8 +61,14 @@ class Corpus:
 
 
 def load(name: str) -> Corpus:
-    """The corpus of `models/<name>`, or ValueError listing all that is wrong with it."""
+    """The corpus of `models/<name>`, or ValueError listing all that is wrong with it.
+
+    A card may name other folders as its `union`: its corpus is then all of theirs.
+    """
     folder = MODELS / name
+    card = _toml(folder / "card.toml")
+    if "union" in card:
+        return _union(_card(card), [load(member) for member in card["union"]])
     more = _paraphrases(folder / "corpus" / "paraphrases.toml")
     held_out = _toml(folder / "corpus" / "held_out.toml")
     rows = _toml(folder / "corpus" / "facts.toml")["fact"]
@@ -58,16 +76,36 @@ def load(name: str) -> Corpus:
     if more:
         raise ValueError(f"models/{name}: paraphrases of unknown facts: {', '.join(more)}")
     outside = _toml(folder / "corpus" / "outside.toml")
-    lists = [_split(outside["neighbours"]), _split(outside["elsewhere"])]
+    neighbours, elsewhere = _split(outside["neighbours"]), _split(outside["elsewhere"])
     corpus = Corpus(
-        card=_card(_toml(folder / "card.toml")),
+        card=_card(card),
         facts=facts,
-        refuse=tuple(question for train, _ in lists for question in train),
-        refuse_held_out=tuple(question for _, held_out in lists for question in held_out),
+        neighbours=tuple(neighbours[0]),
+        elsewhere=tuple(elsewhere[0]),
+        neighbours_held_out=tuple(neighbours[1]),
+        elsewhere_held_out=tuple(elsewhere[1]),
     )
     if faults := _faults(corpus):
         raise ValueError(f"models/{name}:\n  " + "\n  ".join(faults))
     return corpus
+
+
+def _union(card: Card, members: list[Corpus]) -> Corpus:
+    """Everything the members know. To refuse: what lies beside each field and is asked in none of the others."""
+    facts = tuple(
+        replace(fact, id=f"{member.card.name}/{fact.id}") for member in members for fact in member.facts
+    )
+    asked = {folded(question) for fact in facts for question in (*fact.phrasings, fact.near, fact.far)}
+    refuse = dict.fromkeys(question for member in members for question in member.neighbours)
+    held_out = dict.fromkeys(question for member in members for question in member.neighbours_held_out)
+    return Corpus(
+        card,
+        facts,
+        tuple(question for question in refuse if folded(question) not in asked),
+        (),
+        tuple(question for question in held_out if folded(question) not in asked and question not in refuse),
+        (),
+    )
 
 
 def folded(text: str) -> str:
@@ -80,7 +118,7 @@ def _toml(path: Path) -> dict[str, Any]:
 
 
 def _card(row: dict[str, Any]) -> Card:
-    return Card(**{**row, "topics": tuple(row["topics"])})
+    return Card(**{**{key: value for key, value in row.items() if key != "union"}, "topics": tuple(row["topics"])})
 
 
 def _paraphrases(path: Path) -> dict[str, list[str]]:
