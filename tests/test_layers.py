@@ -37,6 +37,7 @@ ROOMS = {
     "ledger": "errors ports books",
     "node": "errors l402 ports",
     "engine": "errors ports",
+    "library": "errors ports",
     "peers": "errors l402 ports wire router ensemble",
     # faces
     "config": "errors money ports",
@@ -54,10 +55,11 @@ ROOMS = {
 LIBRARIES = {
     "pymacaroons": "l402",
     "pyln": "node devnet cln_lyceum",
-    "sqlite3": "ledger devnet",
+    "sqlite3": "ledger devnet library",
     "httpx2": "peers service cln_lyceum",
     "llama_cpp": "engine",
-    "numpy": "engine",
+    "numpy": "engine library",
+    "pypdf": "library",
     "jinja2": "engine",
     "jsonschema": "engine",
     "starlette": "app service",

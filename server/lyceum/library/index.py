@@ -1,0 +1,308 @@
+"""A library's index: one SQLite file, found again by words (FTS5's BM25) and, with an embedder, by meaning.
+
+Laws: a question is never FTS5 syntax; a file is read again only when it changed, in one transaction, so that
+a refresh which is broken off goes on where it was; one thread at a time uses the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import re
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from lyceum.errors import ConfigError, LyceumError
+from lyceum.library.texts import Passage, Unreadable, files, passages
+from lyceum.ports import Embedder, TextBatch
+
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE file (id INTEGER PRIMARY KEY, source TEXT UNIQUE, size INTEGER, mtime_ns INTEGER, sha256 TEXT);
+CREATE TABLE passage (id INTEGER PRIMARY KEY, file INTEGER REFERENCES file ON DELETE CASCADE, heading TEXT, text TEXT,
+  vector BLOB, embedder TEXT);
+CREATE INDEX passage_file ON passage (file);
+CREATE VIRTUAL TABLE words USING fts5 (heading, text, content='passage', content_rowid='id',
+  tokenize='porter unicode61 remove_diacritics 2');
+CREATE TRIGGER passage_in AFTER INSERT ON passage BEGIN
+  INSERT INTO words (rowid, heading, text) VALUES (new.id, new.heading, new.text); END;
+CREATE TRIGGER passage_out AFTER DELETE ON passage BEGIN
+  INSERT INTO words (words, rowid, heading, text) VALUES ('delete', old.id, old.heading, old.text); END;
+"""
+
+MOST_WORDS = 48
+FUSION = 60
+"""The constant of reciprocal rank fusion (Cormack, Clarke and Buettcher 2009)."""
+
+NEAR = 0.5
+"""A passage of which a text this close (cosine) is asked counts as touched by it, without a common word."""
+
+EMBED_AT_ONCE = 64
+_WORD = re.compile(r"\w+")
+_FUNCTION = frozenset(
+    _WORD.findall(
+        "a about am an and any are as at be been being but by can could did do does for from give had has have he her"
+        " his how i if in into is it its like me mean my of on one or our please say she should so some such tell than"
+        " that the their them then there these they this those to us was we were what when where which who whom whose"
+        " why will with would you your explain describe between"
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """`coverage`: how much of what the question's words say stands in the passage, 0 to 1."""
+
+    passage: Passage
+    coverage: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    done: int
+    total: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """Counts of files; `complaints` are sentences about those that could not be read."""
+
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
+    unchanged: int = 0
+    passages: int = 0
+    complaints: tuple[str, ...] = ()
+
+
+class Index:
+    """`open` it, `refresh` it from a folder, then `search`."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self._path = path
+        self._connection = connection
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, path: Path) -> Index:
+        """Makes the file if there is none. Raises ConfigError if it is none of ours."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version == 0:
+                connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        except sqlite3.DatabaseError as error:
+            connection.close()
+            raise ConfigError(f"{path} is no index of a library ({error}); delete it, it is made anew") from None
+        if version not in (0, SCHEMA_VERSION):
+            connection.close()
+            raise ConfigError(f"{path} was made by another version of Lyceum; delete it, it is made anew")
+        return cls(path, connection)
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+    def refresh(self, folder: Path, report: Callable[[Progress], None] | None = None) -> Refreshed:
+        """Reads what changed since the last time. Raises ConfigError if `folder` is none."""
+        try:
+            paths = files(folder)
+        except Unreadable as error:
+            raise ConfigError(f"{error}; name a folder of .md, .txt and .pdf files") from None
+        done = Refreshed()
+        for number, path in enumerate(paths, 1):
+            source = path.relative_to(folder).as_posix()
+            try:
+                done = self._refresh_file(path, source, done)
+            except Unreadable as error:
+                done = replace(done, complaints=(*done.complaints, str(error)))
+            if report:
+                report(Progress(number, len(paths), source))
+        removed = self._forget_all_but({path.relative_to(folder).as_posix() for path in paths})
+        return replace(done, removed=removed, passages=len(self))
+
+    async def embed(self, embedder: Embedder, report: Callable[[Progress], None] | None = None) -> int:
+        """Gives every passage that has none a vector of this embedder; returns how many it gave."""
+        digest, given = embedder.offer.digest, 0
+        total = self._count("embedder IS NOT ?", digest)
+        while rows := await asyncio.to_thread(self._without_vector, digest):
+            texts = tuple(f"{heading}\n{text}"[: embedder.offer.limits.context_tokens] for _, heading, text in rows)
+            found = await embedder.embed(TextBatch(embedder.offer.model, texts))
+            await asyncio.to_thread(self._keep_vectors, [row[0] for row in rows], found.vectors, digest)
+            given += len(rows)
+            if report:
+                report(Progress(given, total, ""))
+        return given
+
+    async def search(self, question: str, limit: int, embedder: Embedder | None = None) -> list[Found]:
+        """The passages that the question most likely is about, best first."""
+        vector, digest = None, embedder.offer.digest if embedder else None
+        if embedder:
+            with suppress(LyceumError):  # busy or too long: words alone must do
+                (vector,) = (await embedder.embed(TextBatch(embedder.offer.model, (question,)))).vectors
+        return await asyncio.to_thread(
+            self._search, question, limit, vector, embedder.offer.digest if embedder else None
+        )
+
+    def __len__(self) -> int:
+        return self._count("1 = ?", 1)
+
+    def _count(self, condition: str, value: object) -> int:
+        with self._lock:
+            query = f"SELECT count(*) FROM passage WHERE {condition}"  # noqa: S608 (two conditions of this module)
+            return int(self._connection.execute(query, (value,)).fetchone()[0])
+
+    # refreshing
+
+    def _refresh_file(self, path: Path, source: str, done: Refreshed) -> Refreshed:
+        state = path.stat()
+        known = self._row("SELECT size, mtime_ns, sha256 FROM file WHERE source = ?", source)
+        if known and known[:2] == (state.st_size, state.st_mtime_ns):
+            return replace(done, unchanged=done.unchanged + 1)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if known and known[2] == digest:
+            self._touch(source, state.st_size, state.st_mtime_ns)
+            return replace(done, unchanged=done.unchanged + 1)
+        try:
+            found = passages(path, source)
+        except Unreadable:
+            self._forget([source])
+            raise
+        self._replace_file(source, (state.st_size, state.st_mtime_ns, digest), found)
+        return replace(done, changed=done.changed + 1) if known else replace(done, added=done.added + 1)
+
+    def _row(self, query: str, *values: object) -> tuple[object, ...] | None:
+        with self._lock:
+            row: tuple[object, ...] | None = self._connection.execute(query, values).fetchone()
+            return row
+
+    def _touch(self, source: str, size: int, mtime_ns: int) -> None:
+        with self._lock:
+            self._connection.execute(
+                "UPDATE file SET size = ?, mtime_ns = ? WHERE source = ?", (size, mtime_ns, source)
+            )
+
+    def _replace_file(self, source: str, state: tuple[int, int, str], found: Sequence[Passage]) -> None:
+        with self._lock, _transaction(self._connection):
+            self._connection.execute("DELETE FROM file WHERE source = ?", (source,))
+            row = self._connection.execute(
+                "INSERT INTO file (source, size, mtime_ns, sha256) VALUES (?, ?, ?, ?)", (source, *state)
+            )
+            self._connection.executemany(
+                "INSERT INTO passage (file, heading, text) VALUES (?, ?, ?)",
+                [(row.lastrowid, passage.heading, passage.text) for passage in found],
+            )
+
+    def _forget_all_but(self, sources: set[str]) -> int:
+        with self._lock:
+            known = {source for (source,) in self._connection.execute("SELECT source FROM file")}
+        self._forget(known - sources)
+        return len(known - sources)
+
+    def _forget(self, sources: Iterable[str]) -> None:
+        with self._lock:
+            self._connection.executemany("DELETE FROM file WHERE source = ?", [(source,) for source in sources])
+
+    def _without_vector(self, digest: str) -> list[tuple[int, str, str]]:
+        with self._lock:
+            query = "SELECT id, heading, text FROM passage WHERE embedder IS NOT ? LIMIT ?"
+            return self._connection.execute(query, (digest, EMBED_AT_ONCE)).fetchall()
+
+    def _keep_vectors(self, ids: Sequence[int], vectors: Sequence[Sequence[float]], digest: str) -> None:
+        rows = [
+            (np.asarray(vector, np.float32).tobytes(), digest, number)
+            for number, vector in zip(ids, vectors, strict=True)
+        ]
+        with self._lock, _transaction(self._connection):
+            self._connection.executemany("UPDATE passage SET vector = ?, embedder = ? WHERE id = ?", rows)
+
+    # searching
+
+    def _search(self, question: str, limit: int, vector: Sequence[float] | None, digest: str | None) -> list[Found]:
+        with self._lock:
+            words = _content_words(question)
+            by_words = self._by_words(words, limit if vector is None else limit * 4)
+            near = self._by_vector(vector, digest, limit * 4) if vector is not None else {}
+            ranked = _fused(by_words, list(near)) if near else by_words
+            weights = self._weights(words)
+            return [self._found(number, weights, near.get(number, 0.0)) for number in ranked[:limit]]
+
+    def _by_words(self, words: Sequence[str], limit: int) -> list[int]:
+        if not words:
+            return []
+        query = "SELECT rowid FROM words WHERE words MATCH ? ORDER BY rank LIMIT ?"
+        return [number for (number,) in self._connection.execute(query, (_any(words), limit))]
+
+    def _by_vector(self, vector: Sequence[float], digest: str | None, limit: int) -> dict[int, float]:
+        """Cosines of the nearest passages, nearest first. All are compared: 100,000 take some ten milliseconds."""
+        rows = self._connection.execute("SELECT id, vector FROM passage WHERE embedder = ?", (digest,)).fetchall()
+        if not rows:
+            return {}
+        matrix = np.frombuffer(b"".join(row[1] for row in rows), np.float32).reshape(len(rows), -1)
+        cosines = matrix @ np.asarray(vector, np.float32)
+        return {rows[at][0]: float(cosines[at]) for at in np.argsort(-cosines)[:limit]}
+
+    def _weights(self, words: Sequence[str]) -> dict[str, float]:
+        """What each word tells: ln(1 + N/df), as in inverse document frequency; unknown words tell most."""
+        (total,) = self._connection.execute("SELECT count(*) FROM passage").fetchone()
+        counts = {word: self._matches(word) for word in words}
+        return {word: math.log(1 + total / max(1, count)) for word, count in counts.items()}
+
+    def _matches(self, word: str) -> int:
+        query = "SELECT count(*) FROM words WHERE words MATCH ?"
+        return int(self._connection.execute(query, (_any([word]),)).fetchone()[0])
+
+    def _found(self, number: int, weights: dict[str, float], cosine: float) -> Found:
+        source, heading, text = self._connection.execute(
+            "SELECT source, heading, text FROM passage JOIN file ON file.id = passage.file WHERE passage.id = ?",
+            (number,),
+        ).fetchone()
+        query = "SELECT 1 FROM words WHERE words MATCH ? AND rowid = ?"
+        told = sum(
+            weight
+            for word, weight in weights.items()
+            if self._connection.execute(query, (_any([word]), number)).fetchone()
+        )
+        coverage = told / (sum(weights.values()) or 1.0)
+        return Found(Passage(source, heading, text), max(coverage, cosine if cosine >= NEAR else 0.0))
+
+
+class _transaction:  # noqa: N801 (reads as a verb)
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._connection.execute("BEGIN")
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._connection.execute("ROLLBACK" if kind else "COMMIT")
+
+
+def _content_words(question: str) -> list[str]:
+    words = list(dict.fromkeys(_WORD.findall(question.lower())))
+    return ([word for word in words if word not in _FUNCTION] or words)[:MOST_WORDS]
+
+
+def _any(words: Iterable[str]) -> str:
+    """An FTS5 query for any of these words. A word has letters, digits and `_` only, and stands in quotes."""
+    return " OR ".join(f'"{word}"' for word in words)
+
+
+def _fused(*rankings: Sequence[int]) -> list[int]:
+    scores: dict[int, float] = {}
+    for ranking in rankings:
+        for rank, number in enumerate(ranking, 1):
+            scores[number] = scores.get(number, 0.0) + 1 / (FUSION + rank)
+    return sorted(scores, key=lambda number: -scores[number])
