@@ -58,10 +58,12 @@ _FUNCTION = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """`coverage`: how much of what the question's words say stands in the passage, 0 to 1."""
+    """`coverage`: how much of what the question's words say stands in the passage, 0 to 1. `closeness`: how well
+    it fits beside the best one, which has 1."""
 
     passage: Passage
     coverage: float
+    closeness: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +153,7 @@ class Index:
         if embedder:
             with suppress(LyceumError):  # busy or too long: words alone must do
                 (vector,) = (await embedder.embed(TextBatch(embedder.offer.model, (question,)))).vectors
-        return await asyncio.to_thread(
-            self._search, question, limit, vector, embedder.offer.digest if embedder else None
-        )
+        return await asyncio.to_thread(self._search, question, limit, vector, digest)
 
     def __len__(self) -> int:
         return self._count("1 = ?", 1)
@@ -233,17 +233,23 @@ class Index:
     def _search(self, question: str, limit: int, vector: Sequence[float] | None, digest: str | None) -> list[Found]:
         with self._lock:
             words = _content_words(question)
-            by_words = self._by_words(words, limit if vector is None else limit * 4)
+            scores = self._by_words(words, limit if vector is None else limit * 4)
             near = self._by_vector(vector, digest, limit * 4) if vector is not None else {}
-            ranked = _fused(by_words, list(near)) if near else by_words
-            weights = self._weights(words)
-            return [self._found(number, weights, near.get(number, 0.0)) for number in ranked[:limit]]
+            if near:
+                scores = _fused(list(scores), list(near))
+            weights, best = self._weights(words), max(scores.values(), default=1.0)
+            ranked = sorted(scores.items(), key=lambda item: -item[1])[:limit]
+            return [
+                replace(self._found(number, weights, near.get(number, 0.0)), closeness=score / best)
+                for number, score in ranked
+            ]
 
-    def _by_words(self, words: Sequence[str], limit: int) -> list[int]:
+    def _by_words(self, words: Sequence[str], limit: int) -> dict[int, float]:
+        """BM25 of the best passages; FTS5 gives it negative."""
         if not words:
-            return []
-        query = "SELECT rowid FROM words WHERE words MATCH ? ORDER BY rank LIMIT ?"
-        return [number for (number,) in self._connection.execute(query, (_any(words), limit))]
+            return {}
+        query = "SELECT rowid, -rank FROM words WHERE words MATCH ? ORDER BY rank LIMIT ?"
+        return dict(self._connection.execute(query, (_any(words), limit)).fetchall())
 
     def _by_vector(self, vector: Sequence[float], digest: str | None, limit: int) -> dict[int, float]:
         """Cosines of the nearest passages, nearest first. All are compared: 100,000 take some ten milliseconds."""
@@ -300,9 +306,9 @@ def _any(words: Iterable[str]) -> str:
     return " OR ".join(f'"{word}"' for word in words)
 
 
-def _fused(*rankings: Sequence[int]) -> list[int]:
+def _fused(*rankings: Sequence[int]) -> dict[int, float]:
     scores: dict[int, float] = {}
     for ranking in rankings:
         for rank, number in enumerate(ranking, 1):
             scores[number] = scores.get(number, 0.0) + 1 / (FUSION + rank)
-    return sorted(scores, key=lambda number: -scores[number])
+    return scores

@@ -20,11 +20,14 @@ from lyceum.ports import Ask, Chunk, Citation, Delta, Embedder, End, Message, Mo
 
 Use = Literal["context", "quote"]
 
-FLOOR = 0.3
+FLOOR = 0.35
 """A passage that covers less of the question does not count as found."""
 
 SURE = 0.6
 """When the best passage covers this much, a model that may only quote may no longer decline."""
+
+CLOSE = 0.8
+"""A passage that fits less well than this beside the best one is not offered for quoting."""
 
 MOST_PASSAGES = 6
 MOST_QUOTES = 3
@@ -103,7 +106,7 @@ class Reader:
 
     def _grammar(self, found: Sequence[Found]) -> str:
         """One of the passages word for word; or the refusal, while the library is not sure itself."""
-        texts = [one.passage.text for one in found]
+        texts = [one.passage.text for one in found if one.closeness >= CLOSE]
         if found[0].coverage < SURE:
             texts.append(self._refusal)
         return f"root ::= {' | '.join(map(_literal, texts))}"
