@@ -48,7 +48,7 @@ def test_one_line_is_enough(tmp_path: Path) -> None:
 def test_a_relative_path_starts_at_the_file(tmp_path: Path, path: str, expected: str) -> None:
     """Not at the directory in which the server happens to be started."""
     config = loaded(tmp_path, f'[[model]]\npath = "{path}"\n')
-    assert config.model_path(config.models[0]) == tmp_path.resolve() / expected
+    assert config.path(config.models[0].path) == tmp_path.resolve() / expected
 
 
 MISTAKES = {

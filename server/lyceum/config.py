@@ -10,13 +10,15 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from lyceum.errors import ConfigError
 from lyceum.money import MAX_MSAT
-from lyceum.ports import Price, Unit
+from lyceum.ports import Kind, Price, Unit
 
 T = TypeVar("T")
+Use = Literal["context", "quote"]
+"""How a library is used; `lyceum.library.Reader` says what each means."""
 
 STARTER = """\
 # Lyceum server. Every key is shown with its default unless it is commented out.
@@ -28,6 +30,8 @@ port = 9402
 node = "~/.lightning/bitcoin/lightning-rpc"
 # The name that the tokens are sold for; letters a-z, digits, - and _.
 service = "lyceum"
+# Models together may take this much memory, in MB; the longest unused makes room for another. 0: no limit.
+memory_mb = 0
 
 # One table for each GGUF file. Name, description and topics default to the file's own metadata.
 [[model]]
@@ -40,6 +44,14 @@ max_tokens = 200     # the longest answer sold
 n_gpu_layers = 0     # -1: all of them on the GPU
 # threads = 1        # default: one for small files, else the cores but one
 queue = 16           # requests that may wait; more are told to come back
+# kind = "chat"       # or "embedding", for POST /v1/embeddings
+# lora = "adapter.gguf"            # an adapter over the model at `path`, which is loaded once for all of them
+# system = "You are ..."           # a standing instruction, at your cost
+# library = "texts/"               # a folder of .md, .txt and .pdf files to look questions up in
+# library_use = "context"          # passages go into the prompt; "quote": a tiny model may only quote one of them
+# embedder = "my-embedder"         # the name of an embedding model here, to find passages by meaning as well
+# refusal = "Not my field."        # what is said, free, of a question outside the field; default: the file's own
+# doubt = 0.2                      # least probability of each of the first tokens of an answer that is trusted
 # Prices in msat. unit: "char" (the buyer can recount) or "token".
 unit = "char"
 base_msat = 100
@@ -61,6 +73,7 @@ class ServerTable:
     port: int = 9402
     node: str = ""
     service: str = "lyceum"
+    memory_mb: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +87,15 @@ class ModelTable:
     n_gpu_layers: int = 0
     threads: int = 0
     queue: int = 16
+    kind: Kind = "chat"
+    lora: str = ""
+    lora_scale: float = 1.0
+    system: str = ""
+    library: str = ""
+    library_use: Use = "context"
+    embedder: str = ""
+    refusal: str = ""
+    doubt: float = -1.0
     unit: str = "char"
     base_msat: int = 0
     input_per_1k_msat: int = 0
@@ -101,8 +123,13 @@ class Config:
     models: tuple[ModelTable, ...]
     ensemble: EnsembleTable | None
 
-    def model_path(self, table: ModelTable) -> Path:
-        return self.directory / Path(table.path).expanduser()
+    def path(self, written: str) -> Path:
+        """A path as the file means it."""
+        return self.directory / Path(written).expanduser()
+
+    def index_path(self, name: str) -> Path:
+        """Where the index of the library of the model called `name` is kept."""
+        return self.directory / ".lyceum" / f"{name.replace('/', '-')}.sqlite3"
 
 
 def load(path: Path) -> Config:
@@ -178,7 +205,9 @@ def _wrong(value: Any, hint: Any, key: str) -> str:
     """Why `value` cannot be the value of `key`; empty if it can."""
     if hint is int and (isinstance(value, bool) or not isinstance(value, int)):
         return f"{key} must be a whole number, not {value!r}"
-    if hint is str and not isinstance(value, str):
+    if hint is float and (isinstance(value, bool) or not isinstance(value, int | float)):
+        return f"{key} must be a number, not {value!r}"
+    if hint in (str, Kind, Use) and not isinstance(value, str):
         return f"{key} must be text in quotes, not {value!r}"
     if hint == list[str] and not (isinstance(value, list) and all(isinstance(entry, str) for entry in value)):
         return f"{key} must be a list of texts, not {value!r}"
@@ -197,6 +226,11 @@ BOUNDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
         lambda value: re.fullmatch(r"[A-Za-z0-9._/-]{1,64}", value) is not None,
     ),
     "unit": ('"char" or "token"', lambda value: value in set(Unit)),
+    "kind": ('"chat" or "embedding"', lambda value: value in get_args(Kind)),
+    "library_use": ('"context" or "quote"', lambda value: value in get_args(Use)),
+    "lora_scale": ("-100 to 100", lambda value: -100 <= value <= 100),
+    "doubt": ("0 to below 1, a probability", lambda value: 0 <= value < 1),
+    "memory_mb": ("0 (no limit) or more", lambda value: value >= 0),
     "n_ctx": ("64 to 1048576 tokens", lambda value: 64 <= value <= 1 << 20),
     "max_tokens": ("1 to 1048576 tokens", lambda value: 1 <= value <= 1 << 20),
     "n_gpu_layers": ("-1 (all) or more", lambda value: value >= -1),

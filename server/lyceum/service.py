@@ -8,9 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import re
 import socket
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +18,10 @@ import uvicorn
 from starlette.applications import Starlette
 
 from lyceum.app import Stock, create_app
-from lyceum.config import Config, EnsembleTable, ModelTable
-from lyceum.engine import Engine, EngineSettings, read_card
+from lyceum.config import Config, EnsembleTable
 from lyceum.ensemble import Ensemble, Own
 from lyceum.errors import ConfigError, NodeError
+from lyceum.host import Host, say
 from lyceum.node import NodeGate, NodePayer, PluginCalls, call, connect
 from lyceum.peers import muster
 from lyceum.ports import Gate, Limits, Model, Offer, Payer, Price
@@ -46,31 +44,33 @@ def run(config: Config) -> int:
     with _listen(config.server.host, config.server.port) as listener:
         host, port = listener.getsockname()[:2]
         app = assemble(config)
-        _say(f"serving on http://{host}:{port}/v1")
+        say(f"serving on http://{host}:{port}/v1")
         uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
     return 0
 
 
 def assemble(config: Config) -> Starlette:
+    """Raises ConfigError for what its writer must mend; a model that does not load is left out and named."""
     cashier = _cashier(config)
-    engines = [_load(config, table, cashier) for table in config.models]
-    models: list[Model] = list(engines)
+    host = Host(config, cashier.node_id if cashier else "")
     client = httpx.AsyncClient(timeout=(config.ensemble or EnsembleTable()).patience_s)
+    models = list(host.models)
     if config.ensemble:
         models.append(_ensemble(config.ensemble, models, cashier, client))
-    _check_names(models)
+    _check_names([*(model.offer.model for model in models), *(each.offer.model for each in host.embedders)])
 
     async def stop() -> None:
         await client.aclose()
-        for engine in engines:
-            await asyncio.to_thread(engine.close)
+        for thing in host.closing:
+            await asyncio.to_thread(thing.close)
 
-    return create_app(Stock(tuple(models)), cashier.gate if cashier else None, stop)
+    stock = Stock(tuple(models), tuple(host.embedders), frozenset(host.broken))
+    return create_app(stock, cashier.gate if cashier else None, stop)
 
 
 def _cashier(config: Config) -> Cashier | None:
     if not config.server.node:
-        _say("no [server] node is configured: every model is FREE")
+        say("no [server] node is configured: every model is FREE")
         return None
     rpc = connect(Path(config.server.node).expanduser())
     node_id = call(rpc, "getinfo")["id"]
@@ -84,30 +84,6 @@ def _cashier(config: Config) -> Cashier | None:
         raise
     plugin = PluginCalls(rpc)
     return Cashier(NodeGate(plugin, config.server.service), NodePayer(plugin), node_id)
-
-
-def _load(config: Config, table: ModelTable, cashier: Cashier | None) -> Engine:
-    path = config.model_path(table)
-    card = read_card(path)
-    _say(f"loading {path.name} ...")
-    try:
-        offer = Offer(
-            model=table.name or _slug(card.name),
-            description=table.description or card.description,
-            topics=tuple(table.topics) or card.tags,
-            price=table.price(),
-            limits=Limits(table.n_ctx, table.max_tokens),
-            node_id=cashier.node_id if cashier else "",
-        )
-    except ValueError as error:
-        raise ConfigError(f"model {table.path}: {error}") from None
-    settings = EngineSettings(path, table.n_ctx, table.n_gpu_layers, table.threads or None, table.queue)
-    return Engine.load(settings, offer)
-
-
-def _slug(name: str) -> str:
-    """A file's title as a model name: `Austrian economics` becomes `austrian-economics`."""
-    return re.sub(r"[^a-z0-9._]+", "-", name.lower()).strip("-")[:64] or "model"
 
 
 def _ensemble(
@@ -128,8 +104,7 @@ def _ensemble(
     return Ensemble(offer, lambda: muster(client, table.peers, cashier.payer, members), table.budget_msat, patience_s)
 
 
-def _check_names(models: Sequence[Model]) -> None:
-    names = [model.offer.model for model in models]
+def _check_names(names: Sequence[str]) -> None:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise ConfigError(f"two models are called {twice!r}: give one of them another `name`")
@@ -144,7 +119,3 @@ def _listen(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise ConfigError(f"port {port} on {host} is in use: stop who uses it, or set another port") from None
         raise ConfigError(f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}") from None
-
-
-def _say(words: str) -> None:
-    print(f"lyceum: {words}", file=sys.stderr, flush=True)
