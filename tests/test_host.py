@@ -75,12 +75,9 @@ def test_a_specialist_without_training(tmp_path: Path) -> None:
 def test_the_faculty_quotes_its_library(tmp_path: Path) -> None:
     """The committed specialist with its corpus: a question that its memory has never seen, and one of another field."""
     shutil.copytree(MODELS / "american-culture" / "library", tmp_path / "library")
-    table = (
-        f'[[model]]\npath = "{CULTURE}"\nn_ctx = 512\nmax_tokens = 120\nlibrary = "library"\nlibrary_use = "quote"\n'
-    )
-    host = host_of(
-        tmp_path, table + 'library_use = "quote"\nrefusal = "That lies outside my field, which is American culture."\n'
-    )
+    table = f'[[model]]\npath = "{CULTURE}"\nn_ctx = 512\nmax_tokens = 120\nlibrary = "library"\n'
+    refusal = "That lies outside my field, which is American culture."
+    host = host_of(tmp_path, f'{table}library_use = "quote"\nrefusal = "{refusal}"\n')
     text, outside, end = answer(host.models[0], "pls explain what the harlem renaissance was about")
     assert text.startswith("The Harlem Renaissance was")
     assert not outside

@@ -29,6 +29,8 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
+    """`near` and `far` are held out; `far` is "" where nobody wrote one."""
+
     id: str
     answer: str
     phrasings: tuple[str, ...]
@@ -127,7 +129,7 @@ def _paraphrases(path: Path) -> dict[str, list[str]]:
 
 
 def _fact(row: dict[str, Any], more: list[str], held_out: dict[str, str]) -> Fact:
-    return Fact(row["id"], row["answer"], (*row["phrasings"], *more), held_out["near"], held_out["far"])
+    return Fact(row["id"], row["answer"], (*row["phrasings"], *more), held_out["near"], held_out.get("far", ""))
 
 
 def _split(questions: list[str]) -> tuple[list[str], list[str]]:
@@ -159,7 +161,7 @@ def _question_faults(corpus: Corpus) -> list[str]:
     """A question may stand in one place only, or a held-out one would be trained on, or two answers taught."""
     places: dict[str, list[str]] = {}
     for fact in corpus.facts:
-        for question in (*fact.phrasings, fact.near, fact.far):
+        for question in filter(None, (*fact.phrasings, fact.near, fact.far)):
             places.setdefault(folded(question), []).append(fact.id)
     for question in (*corpus.refuse, *corpus.refuse_held_out):
         places.setdefault(folded(question), []).append("outside")

@@ -40,11 +40,11 @@ class Score:
 
     def share(self, part: str) -> float:
         own = [row.right for row in self.asked if row.part == part]
-        return sum(own) / len(own)
+        return sum(own) / max(1, len(own))
 
     def refused(self, part: str, refusal: str) -> float:
         own = [row.answer == refusal for row in self.asked if row.part == part]
-        return sum(own) / len(own)
+        return sum(own) / max(1, len(own))
 
 
 def path(name: str) -> Path:
@@ -64,7 +64,8 @@ def questions(corpus: Corpus) -> Iterator[tuple[str, str, str]]:
     for fact in corpus.facts:
         yield from (("trained", phrasing, fact.answer) for phrasing in fact.phrasings)
         yield "near", fact.near, fact.answer
-        yield "far", fact.far, fact.answer
+        if fact.far:
+            yield "far", fact.far, fact.answer
     yield from (("outside", question, corpus.card.refusal) for question in corpus.refuse_held_out)
 
 
