@@ -110,6 +110,11 @@ def _union(card: Card, members: list[Corpus]) -> Corpus:
     )
 
 
+def load_faculty(name: str) -> tuple[str, ...]:
+    """The folders whose union `name` is."""
+    return tuple(_toml(MODELS / name / "card.toml")["union"])
+
+
 def folded(text: str) -> str:
     """Two questions that fold to the same text are the same question."""
     return " ".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
