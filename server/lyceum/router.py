@@ -21,11 +21,19 @@ NEAR = 0.85
 """An offer that scores at least this share of the best one competes on price."""
 
 FLOOR = 0.15
-"""Below this share of a clause's weight a field is not about it at all."""
+"""Below this share of a clause's weight no field is about it at all."""
+
+HALF_RANK = 500
+"""Sellers list their main topics first; one that stands here says half as much as the first."""
+
+MOST_CANDIDATES = 4
+"""So many are asked in turn, at most, while each says that it is not its field."""
 
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _ASKS = r"how|what|who|whom|whose|why|when|where|which|explain|tell|describe|name|compare|define|give"
 _CUT = re.compile(rf"(?<=[.?!;])\s+|,?\s+(?:and|but|while|then)\s+(?=(?:{_ASKS})\b)|,\s+(?=(?:{_ASKS})\b)", re.I)
+_ASKING = re.compile(rf"(?:{_ASKS})\b", re.I)
+_TIE = re.compile(r"(?:(?:and|but|also|then|next|finally|or|so|by the way|two things|one more thing)\b[\s,:]*)+", re.I)
 _EMPTY = frozenset(
     _WORD.findall(
         "an and are as at about be been but by can could did do does for from give had has have he her his how in is"
@@ -33,6 +41,8 @@ _EMPTY = frozenset(
         " was we were what when where which who whom whose why will with would you your explain describe please"
     )
 )
+
+_BACK = frozenset({"he", "she", "it", "they", "him", "her", "them", "his", "its", "their", "this", "these", "those"})
 
 Field = Mapping[str, float]
 """The words of an offer's field, and how much each says of it."""
@@ -50,8 +60,11 @@ def plan(question: str, offers: Sequence[Offer]) -> list[Part]:
     """The parts of `question` in order; empty when no offer's field touches any of it."""
     fields = [_field(offer) for offer in offers]
     weights = _weights(fields)
-    clauses = [clause.strip() for clause in _CUT.split(question) if clause and clause.strip()]
-    ranked = [(clause, _rank(clause, offers, fields, weights)) for clause in clauses]
+    clauses = _clauses(question)
+    asking = any(map(_asks, clauses))
+    ranked = [
+        (clause, _rank(clause, offers, fields, weights) if _asks(clause) or not asking else ()) for clause in clauses
+    ]
     whole = _rank(question, offers, fields, weights)
     parts = _join(ranked)
     if len(parts) < 2:
@@ -59,13 +72,24 @@ def plan(question: str, offers: Sequence[Offer]) -> list[Part]:
     return parts
 
 
+def _clauses(question: str) -> list[str]:
+    """The pieces of a question, without the words that only tie them together."""
+    pieces = (_TIE.sub("", piece.strip()) for piece in _CUT.split(question) if piece)
+    return [piece for piece in pieces if piece]
+
+
+def _asks(clause: str) -> bool:
+    """Anything else beside a question is what leads to it, and stays with it."""
+    return clause.endswith("?") or _ASKING.match(clause) is not None
+
+
 def _join(ranked: Iterable[tuple[str, tuple[int, ...]]]) -> list[Part]:
-    """Neighbours with the same first choice, and clauses that say nothing by themselves, stay together."""
+    """Neighbours with the same first choice stay together, and so do clauses that mean nothing by themselves."""
     parts: list[Part] = []
     loose = ""
     for clause, candidates in ranked:
         text = f"{loose} {clause}".strip()
-        if parts and (not candidates or candidates[0] == parts[-1].candidates[0]):
+        if parts and (not candidates or candidates[0] == parts[-1].candidates[0] or _points_back(clause)):
             parts[-1] = replace(parts[-1], text=f"{parts[-1].text} {clause}")
         elif not candidates:
             loose = text
@@ -73,6 +97,11 @@ def _join(ranked: Iterable[tuple[str, tuple[int, ...]]]) -> list[Part]:
             parts.append(Part(text, candidates))
             loose = ""
     return parts
+
+
+def _points_back(clause: str) -> bool:
+    """`How much did she write?` cannot be understood without what stands before."""
+    return not _BACK.isdisjoint(_WORD.findall(clause.lower()))
 
 
 def _rank(text: str, offers: Sequence[Offer], fields: Sequence[Field], weights: Mapping[str, float]) -> tuple[int, ...]:
@@ -85,7 +114,9 @@ def _rank(text: str, offers: Sequence[Offer], fields: Sequence[Field], weights: 
         near = scores[number] >= best * NEAR
         return not near, _usual_msat(offers[number]) if near else 0, -scores[number]
 
-    return tuple(sorted((number for number, score in enumerate(scores) if score >= FLOOR), key=order))
+    if best < FLOOR:
+        return ()
+    return tuple(sorted((number for number, score in enumerate(scores) if score > 0), key=order))[:MOST_CANDIDATES]
 
 
 def _usual_msat(offer: Offer) -> int:
@@ -94,8 +125,11 @@ def _usual_msat(offer: Offer) -> int:
 
 
 def _field(offer: Offer) -> Field:
-    topics = _stems(" ".join((offer.model.replace("-", " "), *offer.topics)))
-    return dict.fromkeys(_stems(offer.description), 0.5) | dict.fromkeys(topics, 1.0)
+    field = dict.fromkeys(_stems(offer.description), 0.5)
+    for rank, topic in enumerate((offer.model.replace("-", " "), *offer.topics)):
+        for word in _stems(topic):
+            field[word] = max(field.get(word, 0.0), 1 / (1 + rank / HALF_RANK))
+    return field
 
 
 def _weights(fields: Sequence[Field]) -> dict[str, float]:

@@ -1,19 +1,22 @@
 """The shape that an answer must have, as a grammar. JSON Schema becomes GBNF by llama-cpp-python's own converter.
 
-Law: a schema is data from a stranger. Nothing that it points to is fetched, and its size and depth are bounded.
+Law: a schema is data from a stranger. Nothing that it points to is fetched; its size, its depth and all that the
+converter writes out for it are bounded.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
-from llama_cpp.llama_grammar import json_schema_to_gbnf
+from llama_cpp import llama_grammar
 
+from lyceum.engine import gbnf
 from lyceum.errors import BadRequest
 from lyceum.ports import Ask
 
@@ -21,50 +24,119 @@ FIELD = "response_format"
 ANY_CHARACTER, JSON_CHARACTER = r'[^"\\]', r'[^"\\\x7F\x00-\x1F]'
 """The converter lets control characters into strings, which JSON (RFC 8259, section 7) does not."""
 
+MOST_BYTES = 64 * 1024
+MOST_PARTS = 2000
 DEEPEST = 32
-MOST_RULES = 2000
+LONGEST_NAME = 200
+
+MOST_REPEATS = 900
+"""What llama.cpp still follows of a repetition as the converter writes it: one bracket within another."""
+
+REPEATS = ("minItems", "maxItems", "minLength", "maxLength")
+QUANTIFIER = re.compile(r"\{(\d*)\s*,?\s*(\d*)\}")
 
 
 def grammar(ask: Ask) -> str:
-    """GBNF, "" where any answer will do. Raises BadRequest for a schema that is none or cannot be followed."""
-    return _from_schema(ask.schema) if ask.schema else ask.grammar
+    """GBNF, "" where any answer will do. Raises BadRequest for what is no schema or grammar, or asks too much."""
+    if ask.schema:
+        return _from_schema(ask.schema)
+    if ask.grammar:
+        gbnf.check(ask.grammar)
+    return ask.grammar
 
 
 @lru_cache(maxsize=64)
 def _from_schema(source: str) -> str:
     schema = _read(source)
-    parts = list(_walk(schema, 0))
-    if len(parts) > MOST_RULES:
-        raise BadRequest(f"the schema has {len(parts)} parts; at most {MOST_RULES} are followed", FIELD)
-    for part in parts:
-        reference = part.get("$ref", "#") if isinstance(part, dict) else "#"
-        if not isinstance(reference, str) or not reference.startswith("#"):
-            raise BadRequest(
-                f"the schema refers to {str(reference)[:100]!r}; only references within it are read", FIELD
-            )
+    _check_bounds(schema)
     try:
         Draft202012Validator.check_schema(schema)
-        return str(json_schema_to_gbnf(source)).replace(ANY_CHARACTER, JSON_CHARACTER)
+        found = _converted(schema).replace(ANY_CHARACTER, JSON_CHARACTER)
+        gbnf.check(found)
     except SchemaError as error:
-        raise BadRequest(f"this is no JSON Schema: {error.message[:300]} (at {error.json_path})", FIELD) from None
+        raise _refusal(f"this is no JSON Schema: {error.message[:300]} (at {error.json_path})") from None
+    except BadRequest as error:
+        raise _refusal(f"this JSON Schema cannot be followed: {error.message}") from None
     except Exception as error:  # the converter raises whatever it meets first
         why = f"{type(error).__name__}: {str(error)[:200]}"
-        raise BadRequest(f"this JSON Schema cannot be followed ({why}); use plain types", FIELD) from None
+        raise _refusal(f"this JSON Schema cannot be followed ({why}); use plain types") from None
+    return found
 
 
 def _read(source: str) -> Any:
+    if len(source) > MOST_BYTES:
+        raise _refusal(f"the schema has {len(source):,} characters; at most {MOST_BYTES:,} are read")
     try:
         return json.loads(source)
     except (ValueError, RecursionError):
-        raise BadRequest("the schema is not valid JSON", FIELD) from None
+        raise _refusal("the schema is not valid JSON") from None
 
 
-def _walk(part: object, depth: int) -> Iterator[object]:
-    """Every object and list within, itself first."""
+def _check_bounds(schema: object) -> None:
+    parts = list(_walk(schema, 0))
+    if len(parts) > MOST_PARTS:
+        raise _refusal(f"the schema has {len(parts):,} parts; at most {MOST_PARTS:,} are followed")
+    for part in parts:
+        _check_names(part)
+        if (reference := part.get("$ref", "#")) != "#" and not str(reference).startswith("#"):
+            raise _refusal(f"the schema refers to {str(reference)[:100]!r}; only references within it are read")
+    repeats = sum(max(_repeats(part), default=0) for part in parts)
+    if repeats > gbnf.MOST_GROUPS:
+        raise _refusal(f"the schema's lengths and counts add up to {repeats:,}; at most {gbnf.MOST_GROUPS:,}")
+
+
+def _check_names(part: dict[str, Any]) -> None:
+    long = next((name for name in part if len(name) > LONGEST_NAME), None)
+    if long:
+        raise _refusal(f"the schema's name {long[:20]!r}... is longer than {LONGEST_NAME} characters")
+
+
+def _repeats(part: dict[str, Any]) -> Iterator[int]:
+    """How often the converter writes something again."""
+    for name in REPEATS:
+        value = part.get(name, 0)
+        if isinstance(value, int) and value > MOST_REPEATS:
+            raise _refusal(f"the schema's {name} is {value:,}; at most {MOST_REPEATS} can be followed")
+        yield value if isinstance(value, int) else 0
+    pattern = part.get("pattern")
+    numbers = [number for pair in QUANTIFIER.findall(pattern) for number in pair] if isinstance(pattern, str) else []
+    if any(len(number) > 3 or int(number or 0) > MOST_REPEATS for number in numbers):  # noqa: PLR2004
+        raise _refusal(f"the schema's pattern repeats more than {MOST_REPEATS} times")
+    yield sum(int(number or 0) for number in numbers)
+
+
+def _walk(part: object, depth: int) -> Iterator[dict[str, Any]]:
+    """Every object within, itself first."""
     if depth > DEEPEST:
-        raise BadRequest(f"the schema is nested deeper than {DEEPEST} levels", FIELD)
-    if not isinstance(part, dict | list):
-        return
-    yield part
-    for inner in part.values() if isinstance(part, dict) else part:
-        yield from _walk(inner, depth + 1)
+        raise _refusal(f"the schema is nested deeper than {DEEPEST} levels")
+    if isinstance(part, dict):
+        yield part
+        for inner in part.values():
+            yield from _walk(inner, depth + 1)
+    elif isinstance(part, list):
+        for inner in part:
+            yield from _walk(inner, depth + 1)
+
+
+def _converted(schema: Any) -> str:
+    converter = _Converter(prop_order={}, allow_fetch=False, dotall=False, raw_pattern=False)
+    converter.visit(converter.resolve_refs(schema, "schema"), "")
+    return str(converter.format_grammar())
+
+
+class _Converter(llama_grammar.SchemaConverter):  # type: ignore[misc, unused-ignore]
+    """Stops where references make a small schema large."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._visits = 0
+
+    def visit(self, schema: Any, name: Any) -> Any:
+        self._visits += 1
+        if self._visits > MOST_PARTS:
+            raise _refusal("its references lead to too many parts")
+        return super().visit(schema, name)
+
+
+def _refusal(why: str) -> BadRequest:
+    return BadRequest(why, FIELD)

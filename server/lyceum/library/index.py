@@ -12,6 +12,7 @@ import math
 import re
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -51,7 +52,8 @@ _FUNCTION = frozenset(
         "a about am an and any are as at be been being but by can could did do does for from give had has have he her"
         " his how i if in into is it its like me mean my of on one or our please say she should so some such tell than"
         " that the their them then there these they this those to us was we were what when where which who whom whose"
-        " why will with would you your explain describe between"
+        " why will with would you your explain describe between also question questions thing things word words"
+        " plain simple short brief language terms exactly actually really simply basically"
     )
 )
 
@@ -154,6 +156,15 @@ class Index:
             with suppress(LyceumError):  # busy or too long: words alone must do
                 (vector,) = (await embedder.embed(TextBatch(embedder.offer.model, (question,)))).vectors
         return await asyncio.to_thread(self._search, question, limit, vector, digest)
+
+    def topics(self, most: int) -> tuple[str, ...]:
+        """The words that the passages are about, in the order of how many use them."""
+        with self._lock:
+            rows = self._connection.execute("SELECT heading, text FROM passage")
+            counts = Counter(
+                word for heading, text in rows for word in set(_content_words(f"{heading} {text}", len(heading + text)))
+            )
+        return tuple(word for word, _ in counts.most_common() if len(word) > 2 and word.isalpha())[:most]
 
     def __len__(self) -> int:
         return self._count("1 = ?", 1)
@@ -296,9 +307,9 @@ class _transaction:  # noqa: N801 (reads as a verb)
         self._connection.execute("ROLLBACK" if kind else "COMMIT")
 
 
-def _content_words(question: str) -> list[str]:
-    words = list(dict.fromkeys(_WORD.findall(question.lower())))
-    return ([word for word in words if word not in _FUNCTION] or words)[:MOST_WORDS]
+def _content_words(text: str, most: int = MOST_WORDS) -> list[str]:
+    words = list(dict.fromkeys(_WORD.findall(text.lower())))
+    return ([word for word in words if word not in _FUNCTION] or words)[:most]
 
 
 def _any(words: Iterable[str]) -> str:

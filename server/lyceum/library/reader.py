@@ -31,6 +31,7 @@ CLOSE = 0.8
 
 MOST_PASSAGES = 6
 MOST_QUOTES = 3
+MOST_TOPICS = 2000
 EXCERPT_CHARS = 300
 REFUSAL = "That lies outside my library."
 
@@ -51,10 +52,13 @@ class Reader:
         self._use = use
         self._refusal = refusal or REFUSAL
         self._embedder = embedder
+        topics = dict.fromkeys((*model.offer.topics, *index.topics(MOST_TOPICS)))
+        self._offer = replace(model.offer, topics=tuple(topics)[:MOST_TOPICS])
 
     @property
     def offer(self) -> Offer:
-        return self._model.offer
+        """The model's, with the words of the library beside its topics, so that a router finds it."""
+        return self._offer
 
     async def weigh(self, ask: Ask) -> Usage:
         """Raises as the model does; BadRequest for a shape that a quotation cannot have."""
