@@ -89,7 +89,8 @@ class Question:
 def own_questions(corpus: Corpus) -> Iterator[Question]:
     name = corpus.card.name
     for fact in corpus.facts:
-        yield Question("near", name, fact.near, (fact.answer,))
+        if fact.near:
+            yield Question("near", name, fact.near, (fact.answer,))
         if fact.far:
             yield Question("far", name, fact.far, (fact.answer,))
 
@@ -99,7 +100,7 @@ def strange_questions(corpus: Corpus, faculty: Sequence[Corpus]) -> Iterator[Que
     yield from (Question("outside", corpus.card.name, text) for text in corpus.refuse_held_out)
     for other in faculty:
         if other is not corpus:
-            yield from (Question("other", corpus.card.name, fact.near) for fact in other.facts[::4])
+            yield from (Question("other", corpus.card.name, fact.near) for fact in other.facts[::4] if fact.near)
 
 
 def nobodys_questions(faculty: Sequence[Corpus]) -> Iterator[Question]:
@@ -114,7 +115,7 @@ def two_field_questions(faculty: Sequence[Corpus]) -> Iterator[Question]:
     chance = random.Random(1)  # noqa: S311 (a choice of questions, not a secret)
     for number in range(TWO_FIELDS):
         one, other = chance.sample(list(faculty), 2)
-        first, second = chance.choice(one.facts), chance.choice(other.facts)
+        first, second = (chance.choice([fact for fact in corpus.facts if fact.near]) for corpus in (one, other))
         joint = JOINTS[number % len(JOINTS)]
         text = joint.format(first.near.rstrip("?.") + "?", second.near[:1].lower() + second.near[1:])
         yield Question("two", "", text, (first.answer, second.answer))

@@ -29,7 +29,7 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """`near` and `far` are held out; `far` is "" where nobody wrote one."""
+    """`near` and `far` are held out; "" where there is none."""
 
     id: str
     answer: str
@@ -74,7 +74,7 @@ def load(name: str) -> Corpus:
     more = _paraphrases(folder / "corpus" / "paraphrases.toml")
     held_out = _toml(folder / "corpus" / "held_out.toml")
     rows = _toml(folder / "corpus" / "facts.toml")["fact"]
-    facts = tuple(_fact(row, more.pop(row["id"], []), held_out[row["id"]]) for row in rows)
+    facts = tuple(_fact(row, more.pop(row["id"], []), held_out.get(row["id"], {})) for row in rows)
     if more:
         raise ValueError(f"models/{name}: paraphrases of unknown facts: {', '.join(more)}")
     outside = _toml(folder / "corpus" / "outside.toml")
@@ -94,10 +94,8 @@ def load(name: str) -> Corpus:
 
 def _union(card: Card, members: list[Corpus]) -> Corpus:
     """Everything the members know. To refuse: what lies beside each field and is asked in none of the others."""
-    facts = tuple(
-        replace(fact, id=f"{member.card.name}/{fact.id}") for member in members for fact in member.facts
-    )
-    asked = {folded(question) for fact in facts for question in (*fact.phrasings, fact.near, fact.far)}
+    facts = tuple(replace(fact, id=f"{member.card.name}/{fact.id}") for member in members for fact in member.facts)
+    asked = {folded(question) for fact in facts for question in (*fact.phrasings, fact.near, fact.far)} - {""}
     refuse = dict.fromkeys(question for member in members for question in member.neighbours)
     held_out = dict.fromkeys(question for member in members for question in member.neighbours_held_out)
     return Corpus(
@@ -134,7 +132,7 @@ def _paraphrases(path: Path) -> dict[str, list[str]]:
 
 
 def _fact(row: dict[str, Any], more: list[str], held_out: dict[str, str]) -> Fact:
-    return Fact(row["id"], row["answer"], (*row["phrasings"], *more), held_out["near"], held_out.get("far", ""))
+    return Fact(row["id"], row["answer"], (*row["phrasings"], *more), held_out.get("near", ""), held_out.get("far", ""))
 
 
 def _split(questions: list[str]) -> tuple[list[str], list[str]]:

@@ -63,7 +63,8 @@ def questions(corpus: Corpus) -> Iterator[tuple[str, str, str]]:
     """Part, question and expected answer of everything that is scored."""
     for fact in corpus.facts:
         yield from (("trained", phrasing, fact.answer) for phrasing in fact.phrasings)
-        yield "near", fact.near, fact.answer
+        if fact.near:
+            yield "near", fact.near, fact.answer
         if fact.far:
             yield "far", fact.far, fact.answer
     yield from (("outside", question, corpus.card.refusal) for question in corpus.refuse_held_out)

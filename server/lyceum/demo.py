@@ -123,9 +123,10 @@ def models_directory() -> Path:
 def _serve(directory: Path, name: str, node: Node, port: int) -> Daemon:
     model = SELLERS[name]
     config = directory / f"{name}.toml"
+    folder = models_directory() / model
     config.write_text(
         f'[server]\nport = {port}\nnode = "{node.rpc_path}"\n'
-        f'[[model]]\npath = "{models_directory() / model / model}.Q8_0.gguf"\n'
+        f'[[model]]\npath = "{folder / model}.Q8_0.gguf"\nlibrary = "{folder}/library"\nlibrary_use = "quote"\n'
         "n_ctx = 512\nmax_tokens = 120\nbase_msat = 100\ninput_per_1k_msat = 200\noutput_per_1k_msat = 1000\n"
     )
     argv = [sys.executable, "-m", "lyceum", "serve", "--config", str(config)]
