@@ -7,7 +7,6 @@ a refresh which is broken off goes on where it was; one thread at a time uses th
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import math
 import re
 import sqlite3
@@ -15,13 +14,14 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from lyceum.errors import ConfigError, LyceumError
-from lyceum.library.texts import Passage, Unreadable, files, passages
+from lyceum.errors import ConfigError, LyceumError, TooLong
+from lyceum.library.texts import Passage, Unreadable, checked, digest, files, passages
 from lyceum.ports import Embedder, TextBatch
 
 SCHEMA_VERSION = 1
@@ -38,6 +38,7 @@ CREATE TRIGGER passage_out AFTER DELETE ON passage BEGIN
   INSERT INTO words (words, rowid, heading, text) VALUES ('delete', old.id, old.heading, old.text); END;
 """
 
+MOST_PASSAGES = 1_000_000
 MOST_WORDS = 48
 FUSION = 60
 """The constant of reciprocal rank fusion (Cormack, Clarke and Buettcher 2009)."""
@@ -94,6 +95,7 @@ class Index:
         self._path = path
         self._connection = connection
         self._lock = threading.Lock()
+        self._kept = _Vectors()
 
     @classmethod
     def open(cls, path: Path) -> Index:
@@ -104,14 +106,17 @@ class Index:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA foreign_keys = ON")
             (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version == 0:
+            if version == 0 and not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
                 connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+                version = SCHEMA_VERSION
         except sqlite3.DatabaseError as error:
             connection.close()
             raise ConfigError(f"{path} is no index of a library ({error}); delete it, it is made anew") from None
-        if version not in (0, SCHEMA_VERSION):
+        if version != SCHEMA_VERSION:
             connection.close()
-            raise ConfigError(f"{path} was made by another version of Lyceum; delete it, it is made anew")
+            raise ConfigError(
+                f"{path} was made by another version of Lyceum, or is no index; move it, one is made anew"
+            )
         return cls(path, connection)
 
     def close(self) -> None:
@@ -124,38 +129,38 @@ class Index:
             paths = files(folder)
         except Unreadable as error:
             raise ConfigError(f"{error}; name a folder of .md, .txt and .pdf files") from None
-        done = Refreshed()
-        for number, path in enumerate(paths, 1):
-            source = path.relative_to(folder).as_posix()
+        sources = {path.relative_to(folder).as_posix(): path for path in paths}
+        done, unreadable = Refreshed(), set[str]()
+        for number, (source, path) in enumerate(sources.items(), 1):
             try:
                 done = self._refresh_file(path, source, done)
             except Unreadable as error:
+                unreadable.add(source)
                 done = replace(done, complaints=(*done.complaints, str(error)))
             if report:
                 report(Progress(number, len(paths), source))
-        removed = self._forget_all_but({path.relative_to(folder).as_posix() for path in paths})
-        return replace(done, removed=removed, passages=len(self))
+        gone = self._forget_all_but(set(sources) - unreadable)
+        return replace(done, removed=len(gone - unreadable), passages=len(self))
 
     async def embed(self, embedder: Embedder, report: Callable[[Progress], None] | None = None) -> int:
         """Gives every passage that has none a vector of this embedder; returns how many it gave."""
-        digest, given = embedder.offer.digest, 0
-        total = self._count("embedder IS NOT ?", digest)
-        while rows := await asyncio.to_thread(self._without_vector, digest):
-            texts = tuple(f"{heading}\n{text}"[: embedder.offer.limits.context_tokens] for _, heading, text in rows)
-            found = await embedder.embed(TextBatch(embedder.offer.model, texts))
-            await asyncio.to_thread(self._keep_vectors, [row[0] for row in rows], found.vectors, digest)
-            given += len(rows)
+        model, given, last = embedder.offer.digest, 0, 0
+        total = self._count("embedder IS NOT ?", model)
+        while rows := await asyncio.to_thread(self._without_vector, model, last):
+            vectors = await _embedded(embedder, [f"{heading}\n{text}" for _, heading, text in rows])
+            await asyncio.to_thread(self._keep_vectors, [row[0] for row in rows], vectors, model)
+            given, last = given + len(rows), rows[-1][0]
             if report:
                 report(Progress(given, total, ""))
         return given
 
     async def search(self, question: str, limit: int, embedder: Embedder | None = None) -> list[Found]:
         """The passages that the question most likely is about, best first."""
-        vector, digest = None, embedder.offer.digest if embedder else None
-        if embedder:
+        vector, model = None, embedder.offer.digest if embedder else None
+        if embedder and question:
             with suppress(LyceumError):  # busy or too long: words alone must do
                 (vector,) = (await embedder.embed(TextBatch(embedder.offer.model, (question,)))).vectors
-        return await asyncio.to_thread(self._search, question, limit, vector, digest)
+        return await asyncio.to_thread(self._search, question, limit, vector, model)
 
     def topics(self, most: int) -> tuple[str, ...]:
         """The words that the passages are about, in the order of how many use them."""
@@ -177,21 +182,18 @@ class Index:
     # refreshing
 
     def _refresh_file(self, path: Path, source: str, done: Refreshed) -> Refreshed:
-        state = path.stat()
+        state = checked(path, source)
         known = self._row("SELECT size, mtime_ns, sha256 FROM file WHERE source = ?", source)
         if known and known[:2] == (state.st_size, state.st_mtime_ns):
             return replace(done, unchanged=done.unchanged + 1)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if known and known[2] == digest:
+        sha256 = digest(path, source)
+        if known and known[2] == sha256:
             self._touch(source, state.st_size, state.st_mtime_ns)
             return replace(done, unchanged=done.unchanged + 1)
-        try:
-            found = passages(path, source)
-        except Unreadable:
-            self._forget([source])
-            raise
-        self._replace_file(source, (state.st_size, state.st_mtime_ns, digest), found)
+        found = passages(path, source)
+        if len(self) + len(found) > MOST_PASSAGES:
+            raise Unreadable(f"{source} is left out: a library holds at most {MOST_PASSAGES:,} passages")
+        self._replace_file(source, (state.st_size, state.st_mtime_ns, sha256), found)
         return replace(done, changed=done.changed + 1) if known else replace(done, added=done.added + 1)
 
     def _row(self, query: str, *values: object) -> tuple[object, ...] | None:
@@ -216,24 +218,20 @@ class Index:
                 [(row.lastrowid, passage.heading, passage.text) for passage in found],
             )
 
-    def _forget_all_but(self, sources: set[str]) -> int:
+    def _forget_all_but(self, sources: set[str]) -> set[str]:
         with self._lock:
-            known = {source for (source,) in self._connection.execute("SELECT source FROM file")}
-        self._forget(known - sources)
-        return len(known - sources)
+            gone = {source for (source,) in self._connection.execute("SELECT source FROM file")} - sources
+            self._connection.executemany("DELETE FROM file WHERE source = ?", [(source,) for source in gone])
+        return gone
 
-    def _forget(self, sources: Iterable[str]) -> None:
+    def _without_vector(self, model: str, after: int) -> list[tuple[int, str, str]]:
         with self._lock:
-            self._connection.executemany("DELETE FROM file WHERE source = ?", [(source,) for source in sources])
+            query = "SELECT id, heading, text FROM passage WHERE id > ? AND embedder IS NOT ? ORDER BY id LIMIT ?"
+            return self._connection.execute(query, (after, model, EMBED_AT_ONCE)).fetchall()
 
-    def _without_vector(self, digest: str) -> list[tuple[int, str, str]]:
-        with self._lock:
-            query = "SELECT id, heading, text FROM passage WHERE embedder IS NOT ? LIMIT ?"
-            return self._connection.execute(query, (digest, EMBED_AT_ONCE)).fetchall()
-
-    def _keep_vectors(self, ids: Sequence[int], vectors: Sequence[Sequence[float]], digest: str) -> None:
+    def _keep_vectors(self, ids: Sequence[int], vectors: Sequence[Sequence[float]], model: str) -> None:
         rows = [
-            (np.asarray(vector, np.float32).tobytes(), digest, number)
+            (np.asarray(vector, np.float32).tobytes(), model, number)
             for number, vector in zip(ids, vectors, strict=True)
         ]
         with self._lock, _transaction(self._connection):
@@ -241,11 +239,11 @@ class Index:
 
     # searching
 
-    def _search(self, question: str, limit: int, vector: Sequence[float] | None, digest: str | None) -> list[Found]:
+    def _search(self, question: str, limit: int, vector: Sequence[float] | None, model: str | None) -> list[Found]:
         with self._lock:
             words = _content_words(question)
             scores = self._by_words(words, limit if vector is None else limit * 4)
-            near = self._by_vector(vector, digest, limit * 4) if vector is not None else {}
+            near = self._by_vector(vector, model, limit * 4) if vector is not None else {}
             if near:
                 scores = _fused(list(scores), list(near))
             weights, best = self._weights(words), max(scores.values(), default=1.0)
@@ -262,14 +260,24 @@ class Index:
         query = "SELECT rowid, -rank FROM words WHERE words MATCH ? ORDER BY rank LIMIT ?"
         return dict(self._connection.execute(query, (_any(words), limit)).fetchall())
 
-    def _by_vector(self, vector: Sequence[float], digest: str | None, limit: int) -> dict[int, float]:
-        """Cosines of the nearest passages, nearest first. All are compared: 100,000 take some ten milliseconds."""
-        rows = self._connection.execute("SELECT id, vector FROM passage WHERE embedder = ?", (digest,)).fetchall()
-        if not rows:
+    def _by_vector(self, vector: Sequence[float], model: str | None, limit: int) -> dict[int, float]:
+        """Cosines of the nearest passages, nearest first. All are compared."""
+        kept = self._vectors(model)
+        if not kept.ids:
             return {}
-        matrix = np.frombuffer(b"".join(row[1] for row in rows), np.float32).reshape(len(rows), -1)
-        cosines = matrix @ np.asarray(vector, np.float32)
-        return {rows[at][0]: float(cosines[at]) for at in np.argsort(-cosines)[:limit]}
+        cosines = kept.matrix @ np.asarray(vector, np.float32)
+        return {kept.ids[at]: float(cosines[at]) for at in np.argsort(-cosines)[:limit]}
+
+    def _vectors(self, model: str | None) -> _Vectors:
+        """Kept in memory until this or another process writes: to read 20,000 takes 100 ms, to compare them 5."""
+        (others,) = self._connection.execute("PRAGMA data_version").fetchone()
+        state = (model, others, self._connection.total_changes)
+        if self._kept.state != state:
+            query = "SELECT id, vector FROM passage WHERE embedder = ?"
+            rows = self._connection.execute(query, (model,)).fetchall()
+            matrix = np.frombuffer(b"".join(row[1] for row in rows), np.float32)
+            self._kept = _Vectors(state, [row[0] for row in rows], matrix.reshape(len(rows) or 1, -1))
+        return self._kept
 
     def _weights(self, words: Sequence[str]) -> dict[str, float]:
         """What each word tells: ln(1 + N/df), as in inverse document frequency; unknown words tell most."""
@@ -296,6 +304,15 @@ class Index:
         return Found(Passage(source, heading, text), max(coverage, cosine if cosine >= NEAR else 0.0))
 
 
+@dataclass(frozen=True, slots=True)
+class _Vectors:
+    """Those of one embedder, a row each, as they were at `state`."""
+
+    state: tuple[str | None, int, int] | None = None
+    ids: Sequence[int] = ()
+    matrix: np.ndarray[Any, Any] = field(default_factory=lambda: np.empty((0, 0), np.float32))
+
+
 class _transaction:  # noqa: N801 (reads as a verb)
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -305,6 +322,19 @@ class _transaction:  # noqa: N801 (reads as a verb)
 
     def __exit__(self, kind: object, *_: object) -> None:
         self._connection.execute("ROLLBACK" if kind else "COMMIT")
+
+
+async def _embedded(embedder: Embedder, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+    """Texts that are too long for the embedder are cut until they are not."""
+    longest = max(map(len, texts))
+    while True:
+        try:
+            batch = TextBatch(embedder.offer.model, tuple(text[:longest] for text in texts))
+            return (await embedder.embed(batch)).vectors
+        except TooLong:
+            if longest == 1:
+                raise
+            longest //= 2
 
 
 def _content_words(text: str, most: int = MOST_WORDS) -> list[str]:

@@ -21,12 +21,13 @@ class Prompted:
         return self._model.offer
 
     async def weigh(self, ask: Ask) -> Usage:
-        return billed(await self._model.weigh(self._instructed(ask)), ask)
+        return billed(await self._model.weigh(self._instructed(ask)), await self._model.weigh(ask))
 
     async def stream(self, ask: Ask) -> AsyncGenerator[Chunk]:
+        own = await self._model.weigh(ask)
         async with aclosing(self._model.stream(self._instructed(ask))) as chunks:  # type: ignore[type-var]
             async for chunk in chunks:
-                yield replace(chunk, usage=billed(chunk.usage, ask)) if isinstance(chunk, End) else chunk
+                yield replace(chunk, usage=billed(chunk.usage, own)) if isinstance(chunk, End) else chunk
 
     def _instructed(self, ask: Ask) -> Ask:
         first, *rest = ask.messages
@@ -35,7 +36,7 @@ class Prompted:
         return replace(ask, messages=(Message("system", f"{self._system}\n\n{first.content}"), *rest))
 
 
-def billed(usage: Usage, ask: Ask) -> Usage:
-    """What the buyer sent counts as read; what the owner put beside it does not. Tokens of the buyer's text are
-    not known apart, so at most a token a character counts."""
-    return replace(usage, input_chars=ask.input_chars, input_tokens=min(usage.input_tokens, ask.input_chars))
+def billed(usage: Usage, own: Usage) -> Usage:
+    """What the buyer sent counts as read (`own`: the weight of the ask as it came); what the owner put beside it
+    does not."""
+    return replace(usage, input_chars=own.input_chars, input_tokens=min(usage.input_tokens, own.input_tokens))

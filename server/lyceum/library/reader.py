@@ -6,9 +6,8 @@ what the library does not know lies outside the field; passages are at the selle
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Literal
@@ -35,8 +34,12 @@ MOST_TOPICS = 2000
 EXCERPT_CHARS = 300
 REFUSAL = "That lies outside my library."
 
-_MARK = re.compile(r"\[(\d{1,3})\]")
+_MARK = re.compile(r"\[\s*(\d{1,3})\s*\]")
+_LABEL = re.compile(r"\b(question)\s*:", re.IGNORECASE)
 _FENCE = "-----"
+_ESCAPES = str.maketrans(
+    {**{code: f"\\x{code:02X}" for code in (*range(32), 127)}, '"': '\\"', "\\": "\\\\", "\n": "\\n"}
+)
 
 
 class Reader:
@@ -62,12 +65,11 @@ class Reader:
 
     async def weigh(self, ask: Ask) -> Usage:
         """Raises as the model does; BadRequest for a shape that a quotation cannot have."""
-        if self._use == "quote" and (ask.schema or ask.grammar):
-            field = "response_format" if ask.schema else "grammar"
-            raise BadRequest("this specialist quotes its library word for word; ask without a shape", field)
-        return billed(await self._model.weigh(self._question(ask)), self._question(ask))
+        self._check_shape(ask)
+        return await self._model.weigh(self._question(ask))
 
     async def stream(self, ask: Ask) -> AsyncGenerator[Chunk]:
+        self._check_shape(ask)
         question = self._question(ask)
         limit = MOST_QUOTES if self._use == "quote" else MOST_PASSAGES
         found = await self._index.search(ask.question, limit, self._embedder)
@@ -76,26 +78,49 @@ class Reader:
             yield Delta(self._refusal, outside=True)
             yield End("stop", Usage(input_chars=question.input_chars, output_chars=len(self._refusal)))
             return
-        asked, found = await self._with_passages(question, found)
+        own = await self._model.weigh(question)
+        asked, found = await self._with_passages(question, found, own.output_tokens)
         said = ""
         async with aclosing(self._model.stream(asked)) as chunks:  # type: ignore[type-var]
-            async for chunk in chunks:
+            async for chunk in self._heard(chunks):
                 if isinstance(chunk, End):
                     cited = () if not said else self._citations(said, found)
-                    yield replace(chunk, usage=billed(chunk.usage, question), citations=cited)
+                    yield replace(chunk, usage=billed(chunk.usage, own), citations=cited)
                     return
-                if self._declines(chunk):
-                    yield replace(chunk, outside=True)
-                    continue
-                said += chunk.text
+                said += "" if chunk.outside else chunk.text
                 yield chunk
+
+    def _check_shape(self, ask: Ask) -> None:
+        if self._use == "quote" and (ask.schema or ask.grammar):
+            field = "response_format" if ask.schema else "grammar"
+            raise BadRequest("this specialist quotes its library word for word; ask without a shape", field)
 
     def _question(self, ask: Ask) -> Ask:
         """What the model gets of the buyer's messages: a model that can only quote takes one question at a time."""
         return ask if self._use == "context" else replace(ask, messages=(Message("user", ask.question),))
 
-    async def _with_passages(self, ask: Ask, found: list[Found]) -> tuple[Ask, list[Found]]:
+    async def _heard(self, chunks: AsyncIterator[Chunk]) -> AsyncGenerator[Chunk]:
+        """The answer, held back while it may yet become the refusal, which is marked as such: it comes in pieces."""
+        held: list[Delta] = []
+        deciding = True
+        async for chunk in chunks:
+            if deciding and isinstance(chunk, Delta) and not chunk.outside:
+                held.append(chunk)
+                deciding = _bare(self._refusal).startswith(_bare(_text(held)))
+                for delta in [] if deciding else held:
+                    yield delta
+                continue
+            if deciding:
+                declined = _bare(_text(held)) == _bare(self._refusal)
+                for delta in held:
+                    yield replace(delta, outside=declined)
+                held.clear()
+            yield chunk
+
+    async def _with_passages(self, ask: Ask, found: list[Found], room: int) -> tuple[Ask, list[Found]]:
+        """`room`: tokens that the answer may have."""
         if self._use == "quote":
+            found = await self._quotable(found, room)
             return replace(ask, temperature=0.0, grammar=self._grammar(found)), found
         while True:
             enlarged = _enlarged(ask, found, self._refusal)
@@ -108,19 +133,33 @@ class Reader:
             else:
                 return enlarged, found
 
+    async def _quotable(self, found: Sequence[Found], room: int) -> list[Found]:
+        """Those close to the best that can be said in full."""
+        frame = await self._tokens(".") - 1
+        close = [one for one in found if one.closeness >= CLOSE]
+        sayable = [one for one in close if await self._tokens(one.passage.text) - frame <= room]
+        if not sayable:
+            raise TooLong(f"no passage that answers this can be said in {room} tokens; allow a longer answer")
+        return sayable
+
+    async def _tokens(self, text: str) -> int:
+        """Of `text` and what the chat template puts around it."""
+        try:
+            return (await self._model.weigh(Ask(self.offer.model, (Message("user", text),), 1))).input_tokens
+        except TooLong:
+            return self.offer.limits.context_tokens + 1
+
     def _grammar(self, found: Sequence[Found]) -> str:
         """One of the passages word for word; or the refusal, while the library is not sure itself."""
-        texts = [one.passage.text for one in found if one.closeness >= CLOSE]
+        texts = [one.passage.text for one in found]
         if found[0].coverage < SURE:
             texts.append(self._refusal)
         return f"root ::= {' | '.join(map(_literal, texts))}"
 
-    def _declines(self, delta: Delta) -> bool:
-        return delta.outside or (self._use == "quote" and delta.text.strip() == self._refusal)
-
     def _citations(self, said: str, found: Sequence[Found]) -> tuple[Citation, ...]:
         if self._use == "quote":
-            return tuple(citation for citation in _cited(found) if said.startswith(citation.text[:EXCERPT_CHARS]))[:1]
+            pairs = zip(found, _cited(found), strict=True)
+            return tuple(citation for one, citation in pairs if one.passage.text.startswith(said))[:1]
         marks = {int(mark) for mark in _MARK.findall(said)}
         return tuple(one for one in _cited(found) if one.number in marks) or _cited(found)
 
@@ -150,15 +189,24 @@ def _enlarged(ask: Ask, found: Sequence[Found], refusal: str) -> Ask:
 
 
 def _fenced(number: int, found: Found) -> str:
-    """A passage cannot end its own fence, nor pass for another one: runs of dashes and marks are broken up."""
+    """A passage cannot end its own fence, nor pass for another one or for the question."""
     heading, text = (_harmless(part) for part in (_first_line(found.passage.heading), found.passage.text))
     return f"{_FENCE}\n[{number}] {heading}\n{text}\n{_FENCE}"
 
 
 def _harmless(text: str) -> str:
-    return _MARK.sub(r"(\1)", re.sub(r"-{4,}", "---", text))
+    return _LABEL.sub(r"\1 -", _MARK.sub(r"(\1)", re.sub(r"-{4,}", "---", text)))
 
 
 def _literal(text: str) -> str:
-    """A GBNF literal; its escapes are JSON's, but for the slash and what lies beyond ASCII."""
-    return json.dumps(text, ensure_ascii=False).replace("\\b", "\\x08").replace("\\f", "\\x0C").replace("\\u00", "\\x")
+    """A GBNF literal (llama.cpp, grammars/README.md)."""
+    return f'"{text.translate(_ESCAPES)}"'
+
+
+def _text(deltas: Sequence[Delta]) -> str:
+    return "".join(delta.text for delta in deltas)
+
+
+def _bare(text: str) -> str:
+    """Without what models add to a sentence that they are told to say."""
+    return text.strip(" \t\n\"'.").casefold()

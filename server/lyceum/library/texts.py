@@ -6,13 +6,14 @@ followed, control characters are dropped. A file that cannot be read is complain
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pypdf import PdfReader
-from pypdf.errors import PyPdfError
 
 PASSAGE_CHARS = 1000
 """About 250 tokens: several passages fit into a small context."""
@@ -22,9 +23,12 @@ MOST_FILES = 10_000
 MARKDOWN = (".md", ".markdown")
 KINDS = (*MARKDOWN, ".txt", ".pdf")
 
-_HEADING = re.compile(r"(#{1,6})\s+(.+?)\s*#*$")
-_FENCE = re.compile(r"\s*(```|~~~)")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_HEADING = re.compile(r"(#{1,6})\s+(.+?)(?:\s+#+)?\s*$")
+_FENCE = re.compile(r"\s*(`{3,}(?=[^`]*$)|~{3,})")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""With the halves of characters that some PDFs hold, which are no Unicode text."""
+
+_NO_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
 
@@ -55,15 +59,35 @@ def files(folder: Path) -> list[Path]:
     return found
 
 
+def checked(path: Path, source: str) -> os.stat_result:
+    """What can be told of a file before it is opened. Raises Unreadable for what will not be."""
+    if _NO_NAME.search(source):
+        raise Unreadable(f"{source!a} has a name that is not plain UTF-8 text; rename it")
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise Unreadable(f"{source} cannot be read: {error.strerror}") from None
+    if state.st_size > MOST_BYTES:
+        raise Unreadable(f"{source} has {state.st_size >> 20} MiB; at most {MOST_BYTES >> 20} are read, so split it")
+    return state
+
+
+def digest(path: Path, source: str) -> str:
+    """SHA-256, hex. Raises Unreadable."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise Unreadable(f"{source} cannot be read: {error.strerror}") from None
+
+
 def passages(path: Path, source: str) -> list[Passage]:
-    """All passages of one file, in order. Raises Unreadable."""
-    if (size := path.stat().st_size) > MOST_BYTES:
-        raise Unreadable(f"{source} has {size >> 20} MiB; at most {MOST_BYTES >> 20} are read, so split it")
+    """All passages of one file that is `checked`, in order. Raises Unreadable."""
     sections = _pages(path, source) if path.suffix.lower() == ".pdf" else _sections(path, source)
     return [
-        Passage(source, heading, piece)
+        Passage(source, _CONTROL.sub("", heading), piece)
         for heading, text in sections
-        for piece in _pieces(_CONTROL.sub("", text.replace("\r\n", "\n")))
+        for piece in _pieces(_CONTROL.sub("", text))
     ]
 
 
@@ -84,15 +108,22 @@ def _sections(path: Path, source: str) -> Iterator[tuple[str, str]]:
 
 def _pages(path: Path, source: str) -> list[tuple[str, str]]:
     try:
-        reader = PdfReader(path)
-        if reader.is_encrypted and not reader.decrypt(""):
-            raise Unreadable(f"{source} is locked with a password; save it without one")
-        pages = [(f"page {number}", page.extract_text()) for number, page in enumerate(reader.pages, 1)]
-    except (PyPdfError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        texts = _texts_of_pages(path)
+    except Exception as error:  # pypdf raises whatever it meets first
         raise Unreadable(f"{source} is a damaged PDF ({type(error).__name__})") from None
-    if not any(text.strip() for _, text in pages):
+    if texts is None:
+        raise Unreadable(f"{source} is locked with a password; save it without one")
+    if not any(map(str.strip, texts)):
         raise Unreadable(f"{source} holds no text, only pictures of it; run OCR over it")
-    return pages
+    return [(f"page {number}", text) for number, text in enumerate(texts, 1)]
+
+
+def _texts_of_pages(path: Path) -> list[str] | None:
+    """None if a password is needed."""
+    reader = PdfReader(path)
+    if reader.is_encrypted and not reader.decrypt(""):
+        return None
+    return [page.extract_text() for page in reader.pages]
 
 
 def _markdown(text: str) -> Iterator[tuple[str, str]]:
@@ -100,10 +131,10 @@ def _markdown(text: str) -> Iterator[tuple[str, str]]:
     levels above lead the way to it."""
     path: dict[int, list[str]] = {}
     body: list[str] = []
-    fenced = False
+    fence = ""
     for line in text.splitlines():
-        fenced ^= bool(_FENCE.match(line))
-        heading = None if fenced else _HEADING.match(line)
+        fence = _fence_after(fence, line)
+        heading = None if fence else _HEADING.match(line)
         if heading is None:
             body.append(line)
             continue
@@ -114,6 +145,16 @@ def _markdown(text: str) -> Iterator[tuple[str, str]]:
         path = {level: names for level, names in path.items() if level <= len(heading[1])}
         path.setdefault(len(heading[1]), []).append(heading[2])
     yield _headings(path), "\n".join(body)
+
+
+def _fence_after(fence: str, line: str) -> str:
+    """What began the code that `line` stands in, "" outside of code (CommonMark 0.31, section 4.5)."""
+    mark = _FENCE.match(line)
+    if not mark:
+        return fence
+    if not fence:
+        return mark[1]
+    return "" if mark[1].startswith(fence) and mark[1] == line.strip() else fence
 
 
 def _headings(path: dict[int, list[str]]) -> str:
