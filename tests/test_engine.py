@@ -37,7 +37,8 @@ from lyceum.engine.worker import Trust, work
 from lyceum.errors import BadRequest, Busy, ConfigError, ModelError, TooLong
 from lyceum.ports import CHARS_PER_TOKEN, Ask, Chunk, Delta, End, Limits, Message, Model, Offer, Role, Usage
 
-SPECIALISTS = sorted(Path(__file__).parent.parent.glob("models/*/*.Q8_0.gguf"))
+MODELS = Path(__file__).parent.parent / "models"
+SPECIALISTS = sorted(path for path in MODELS.glob("*/*.Q8_0.gguf") if (path.parent / "corpus").exists())
 LETTERS = b"abcdefgh"
 EMOJI = "🎓 é".encode()
 N_CTX = 1024
