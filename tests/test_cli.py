@@ -25,7 +25,7 @@ def test_help_teaches() -> None:
     """--help names every command and every exit code."""
     done = lyceum("--help")
     assert done.returncode == 0
-    for word in ("demo", "serve", "ask", "models", "init", "exit codes", "budget"):
+    for word in ("demo", "serve", "ask", "offers", "models", "init", "exit codes", "budget"):
         assert word in done.stdout
 
 
@@ -121,9 +121,9 @@ def test_ask_that_nobody_can_answer_is_5(market: Market, shop: str) -> None:
     assert "austrian-economics" in done.stderr
 
 
-def test_models_lists_prices(market: Market, shop: str) -> None:
-    """`lyceum models` shows what the peers sell."""
-    done = lyceum("models", "--node", market.buyer.rpc_path)
+def test_offers_lists_prices(market: Market, shop: str) -> None:
+    """`lyceum offers` shows what the peers sell."""
+    done = lyceum("offers", "--node", market.buyer.rpc_path)
     (model,) = json.loads(done.stdout)["models"]
     assert model["model"] == "austrian-economics"
     assert model["price"]["base_msat"] == 100

@@ -18,6 +18,7 @@ from typing import Any
 from lyceum import config, tables
 from lyceum.errors import BuyerError, ConfigError, LyceumError, NoAnswer, OverBudget
 from lyceum.node import call, connect
+from lyceum.shelf.arguments import add_models
 
 EXITS = """\
 exit codes:
@@ -83,7 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     _budget(ask)
     _node(ask)
 
-    _node(_command(commands, "models", _models, "list the specialists that your node's peers sell, with prices"))
+    _node(_command(commands, "offers", _offers, "list the specialists that your node's peers sell, with prices"))
+
+    add_models(commands, EXITS)
 
     init = _command(commands, "init", _init, "write a commented starter configuration")
     init.add_argument("path", type=Path, nargs="?", default=Path("lyceum.toml"), help="default: lyceum.toml")
@@ -164,13 +167,13 @@ def _ask(options: Any) -> int:
     return 0
 
 
-def _models(options: Any) -> int:
+def _offers(options: Any) -> int:
     found = call(connect(options.node.expanduser()), "lyceum-models")
     if options.json:
         print(json.dumps(found))
         return 0
     heads = ("model", "node", "msat", "per 1k in", "per 1k out", "unit", "context", "answer", "description")
-    print(tables.render(heads, [_model_row(model) for model in found["models"]]))
+    print(tables.render(heads, [_offer_row(model) for model in found["models"]]))
     return 0
 
 
@@ -202,7 +205,7 @@ def _silent(_: str) -> None:
     pass
 
 
-def _model_row(model: Mapping[str, Any]) -> tuple[str | int, ...]:
+def _offer_row(model: Mapping[str, Any]) -> tuple[str | int, ...]:
     price, limits = model["price"], model["limits"]
     return (
         model["model"],
