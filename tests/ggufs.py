@@ -86,6 +86,49 @@ def spm_gguf(path: Path, **metadata: Value) -> Path:
     return random_gguf(path, **(vocabulary | metadata))
 
 
+def bert_gguf(path: Path, words: Sequence[str], **metadata: Value) -> Path:
+    """A BERT of random weights for texts of `words`: it reads a text in both directions, and holds no template."""
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"▁{word}" for word in words)]
+    dice = random.Random(1)  # noqa: S311
+    shapes: dict[str, tuple[int, ...]] = {
+        "token_embd.weight": (WIDTH, len(tokens)),
+        "token_types.weight": (WIDTH, 2),
+        "position_embd.weight": (WIDTH, 128),
+        "token_embd_norm.weight": (WIDTH,),
+        "token_embd_norm.bias": (WIDTH,),
+    }
+    for layer in range(LAYERS):
+        matrices = {f"attn_{name}": (WIDTH, WIDTH) for name in ("q", "k", "v", "output")}
+        matrices |= {"ffn_up": (WIDTH, FFN), "ffn_down": (FFN, WIDTH)}
+        for name, shape in matrices.items():
+            shapes |= {f"blk.{layer}.{name}.weight": shape, f"blk.{layer}.{name}.bias": shape[1:]}
+        for name in ("attn_output_norm", "layer_output_norm"):
+            shapes |= {f"blk.{layer}.{name}.weight": (WIDTH,), f"blk.{layer}.{name}.bias": (WIDTH,)}
+    network: dict[str, Value] = {
+        "general__architecture": "bert",
+        "bert__context_length": 128,
+        "bert__embedding_length": WIDTH,
+        "bert__block_count": LAYERS,
+        "bert__feed_forward_length": FFN,
+        "bert__attention__head_count": HEADS,
+        "bert__attention__layer_norm_epsilon": 1e-12,
+        "bert__attention__causal": False,
+        "bert__pooling_type": 1,
+        "tokenizer__ggml__model": "bert",
+        "tokenizer__ggml__pre": "default",
+        "tokenizer__ggml__tokens": tokens,
+        "tokenizer__ggml__token_type": [3, 2, 3, 3, 3, *[1] * len(words)],
+        "tokenizer__ggml__token_type_count": 2,
+        "tokenizer__ggml__bos_token_id": 2,
+        "tokenizer__ggml__eos_token_id": 3,
+        "tokenizer__ggml__unknown_token_id": 1,
+        "tokenizer__ggml__seperator_token_id": 3,
+        "tokenizer__ggml__padding_token_id": 0,
+        "tokenizer__chat_template": "",
+    }
+    return write_gguf(path, network | metadata, {name: _dice(dice, shape) for name, shape in shapes.items()})
+
+
 def _follow(letters: array[float], before: dict[int, int], first: int) -> Tensor:
     """Rows that answer with a token where the one `before` it, or for `first` the prompt's end, was seen."""
     rows = array("f", bytes(4 * len(letters)))

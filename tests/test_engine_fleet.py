@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
+import random
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +19,13 @@ pytest.importorskip("llama_cpp", reason="the `server` extra (llama-cpp-python) i
 
 import llama_cpp
 
-from ggufs import TOKENS, lora_gguf, random_gguf
+from ggufs import TEMPLATE, TOKENS, Value, bert_gguf, lora_gguf, random_gguf
 from lyceum.engine import EmbeddingEngine, Engine, EngineSettings, Fleet, core, quantise, read_card
+from lyceum.engine.embedder import VectorCore
 from lyceum.engine.fleet import Berth, Needs
-from lyceum.engine.native import weights
+from lyceum.engine.native import Context, weights
 from lyceum.errors import BadRequest, Busy, ConfigError, ModelError, TooLong
-from lyceum.ports import Ask, Delta, Limits, Message, Offer, TextBatch
+from lyceum.ports import Ask, Delta, Embeddings, Limits, Message, Offer, TextBatch
 
 pytestmark = pytest.mark.anyio
 LIMITS = Limits(256, 64)
@@ -84,6 +89,36 @@ async def test_nobody_in_use_is_put_down() -> None:
             await use(fleet, b)
     await use(fleet, b)
     assert log == ["+a", "-a", "+b"]
+
+
+async def test_nobody_is_put_down_in_vain() -> None:
+    """Where even all the idle ones make no room, they stay."""
+    fleet, log = Fleet(100), list[str]()
+    a, b, c = (join(fleet, log, name, size) for name, size in (("a", 60), ("b", 30), ("c", 50)))
+    await use(fleet, b)
+    async with fleet.awake(a):
+        with pytest.raises(Busy) as caught:
+            await use(fleet, c)
+    assert caught.value.retry_after_s > 0
+    assert log == ["+b", "+a"]
+
+
+async def test_closed_while_it_loads() -> None:
+    """Whoever waits is told, and what was loaded is put down."""
+    fleet, log, gate = Fleet(), list[str](), threading.Event()
+
+    def load() -> Ship:
+        gate.wait(10)
+        return Ship("a", log)
+
+    berth = fleet.join("a", Needs("a", 0, 1), load)
+    user = asyncio.create_task(use(fleet, berth))
+    await asyncio.sleep(0.02)
+    fleet.retire(berth)
+    gate.set()
+    with pytest.raises(Busy, match="shutting down"):
+        await user
+    assert log == ["-a"]
 
 
 async def test_what_is_shared_counts_once() -> None:
@@ -160,10 +195,20 @@ def test_a_context_larger_than_memory(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_memory_is_reckoned_about_right(tmp_path: Path) -> None:
-    """Keys and values of llama's own context, by its own count of their bytes."""
+    """Keys and values by llama.cpp's own count of their bytes, which adds some for each of 300 tokens."""
     card = read_card(random_gguf(tmp_path / "m.gguf"))
-    assert card.cache_bytes_per_token == 2 * 2 * 2 * 64
+    context = Context(card, 512, 0, 1)
+    context.decode([1] * 300, 0)
+    state = llama_cpp.llama_state_seq_get_size(context._context, 0)
+    context.close()
+    assert 0 <= state - 300 * card.cache_bytes_per_token < 300 * 32
     assert card.memory_bytes(1000) - card.memory_bytes(0) == 1000 * card.cache_bytes_per_token
+
+
+def test_layers_may_differ_in_their_heads(tmp_path: Path) -> None:
+    """A list of heads: 4 in one layer, 1 in the other, of 16 numbers for keys and 16 for values, 2 bytes each."""
+    path = random_gguf(tmp_path / "m.gguf", llama__attention__head_count_kv=[4, 1])
+    assert read_card(path).cache_bytes_per_token == (4 + 1) * (16 + 16) * 2
 
 
 # Adapters
@@ -190,6 +235,22 @@ async def test_two_adapters_share_one_base(tmp_path: Path) -> None:
     assert not weights._loaded
 
 
+async def test_an_adapter_comes_and_goes(tmp_path: Path) -> None:
+    """Put down and loaded again over a base that stays: the same answers each time."""
+    base, loras = random_gguf(tmp_path / "base.gguf"), [lora_gguf(tmp_path / f"{n}.gguf", n) for n in (1, 2)]
+    size = read_card(base).memory_bytes(256)
+    fleet = Fleet(size + (size - base.stat().st_size) + loras[0].stat().st_size)
+    plain = engine_of(base, fleet)
+    engines = [engine_of(base, fleet, f"m{n}", lora=lora) for n, lora in enumerate(loras)]
+    first = [await text_of(plain), *[await text_of(engine) for engine in engines]]
+    async with fleet.awake(plain._berth):
+        for _ in range(3):
+            assert [await text_of(plain), *[await text_of(engine) for engine in engines]] == first
+            assert [engine.loaded for engine in engines] == [False, True]
+    for engine in (plain, *engines):
+        engine.close()
+
+
 def test_an_adapter_of_another_base(tmp_path: Path) -> None:
     """Another architecture is seen before llama.cpp is asked, other shapes by llama.cpp; both name both files."""
     base = random_gguf(tmp_path / "base.gguf")
@@ -203,6 +264,9 @@ def test_an_adapter_of_another_base(tmp_path: Path) -> None:
         engine_of(base, Fleet(), lora=random_gguf(tmp_path / "other.gguf"))
     with pytest.raises(ModelError, match=r"is a LoRA adapter: set it as `lora`"):
         engine_of(alien, Fleet())
+    control = lora_gguf(tmp_path / "control.gguf", 1, adapter__type="control_vector")
+    with pytest.raises(ModelError, match=r"control\.gguf is an adapter of kind 'control_vector'.*base\.gguf"):
+        engine_of(base, Fleet(), lora=control)
 
 
 # Cards
@@ -215,11 +279,33 @@ def test_special_tokens_out_of_range(tmp_path: Path) -> None:
         read_card(path)
 
 
+@pytest.mark.parametrize("doubt", [1.0, -0.5, "a little"])
+def test_a_doubt_that_is_none(tmp_path: Path, doubt: float | str) -> None:
+    path = random_gguf(tmp_path / "m.gguf", lyceum__doubt=doubt)
+    with pytest.raises(ModelError, match=r"lyceum.doubt is .*, not a probability"):
+        read_card(path)
+
+
+def test_damage_is_survived(tmp_path: Path) -> None:
+    """Bytes changed anywhere in the metadata: a card or a ModelError, at once, whatever lengths they claim."""
+    path = random_gguf(tmp_path / "m.gguf", general__tags=["a"], lyceum__doubt=0.2, llama__pooling_type=1)
+    whole, dice = path.read_bytes(), random.Random(1)  # noqa: S311
+    end = whole.index(b"token_embd.weight")
+    for _ in range(400):
+        at, size = dice.choice([*range(8, 1000), *range(end - 2500, end)]), dice.choice([1, 4, 8])
+        path.write_bytes(
+            whole[:at] + dice.choice([b"\xff" * size, bytes(size), dice.randbytes(size)]) + whole[at + size :]
+        )
+        with contextlib.suppress(ModelError):
+            assert read_card(path).memory_bytes(256) is not None
+
+
 def test_a_card_knows_what_a_list_of_models_shows(tmp_path: Path) -> None:
-    path = random_gguf(tmp_path / "m.gguf", general__file_type=7, general__license="MIT", lyceum__doubt=0.25)
+    counted: dict[str, Value] = {"general__parameter_count": 4_000_000}
+    path = random_gguf(tmp_path / "m.gguf", general__file_type=7, general__license="MIT", lyceum__doubt=0.25, **counted)
     card = read_card(path)
     assert (card.quantisation, card.licence, card.architecture, card.doubt) == ("Q8_0", "MIT", "llama", 0.25)
-    assert (card.n_vocab, card.size_bytes) == (len(TOKENS), path.stat().st_size)
+    assert (card.n_vocab, card.size_bytes, card.parameters) == (len(TOKENS), path.stat().st_size, 4_000_000)
 
 
 # Vectors
@@ -249,6 +335,49 @@ async def test_texts_become_vectors(vectors: Callable[..., EmbeddingEngine]) -> 
     engine.close()
 
 
+async def test_the_nearest_text_is_the_likest(tmp_path: Path) -> None:
+    """By an encoder of random weights: a text is nearer to itself with one word changed than to other words."""
+    words = ["the", "cat", "dog", "sat", "on", "a", "mat", "gold", "silver", "price"]
+    engine = EmbeddingEngine.load(
+        EngineSettings(bert_gguf(tmp_path / "bert.gguf", words), 128),
+        Offer("vectors", limits=Limits(128, 128), kind="embedding"),
+    )
+    texts = ("the cat sat on a mat", "gold silver price", "the dog sat on a mat", "gold price")
+    found = await engine.embed(TextBatch("vectors", texts))
+    near = [max(range(4), key=lambda other: dot(found, each, other) - (each == other)) for each in range(4)]
+    assert near == [2, 3, 0, 1]
+    assert found.usage.input_tokens == sum(len(text.split()) + 2 for text in texts)
+    engine.close()
+
+
+def dot(found: Embeddings, one: int, other: int) -> float:
+    return sum(a * b for a, b in zip(found.vectors[one], found.vectors[other], strict=True))
+
+
+async def test_long_words_do_no_harm(tmp_path: Path) -> None:
+    """Neither a run of letters that would overflow llama.cpp's stack, nor half a character."""
+    path = random_gguf(tmp_path / "m.gguf", tokenizer__ggml__pre="tekken", llama__context_length=1 << 17)
+    offer = Offer("vectors", limits=Limits(1 << 17, 64), kind="embedding")
+    engine = EmbeddingEngine(EngineSettings(path, 1 << 17), offer, Fleet())
+    engine._berth.load = lambda: VectorCore(EngineSettings(path, 256), engine.card)
+    assert (await engine.weigh(TextBatch("vectors", ("a" * 100_000,)))).input_tokens == 100_000
+    with pytest.raises(BadRequest, match=r"input\[1\] is not valid Unicode"):
+        await engine.weigh(TextBatch("vectors", ("a", "\ud83c")))
+    engine.close()
+
+
+def test_what_makes_no_vectors(tmp_path: Path) -> None:
+    """A reranker, an adapter; and an encoder that is asked to write."""
+    offer = Offer("vectors", limits=LIMITS, kind="embedding")
+    ranks = random_gguf(tmp_path / "ranks.gguf", llama__pooling_type=4)
+    with pytest.raises(ConfigError, match="ranks pairs of texts"):
+        EmbeddingEngine(EngineSettings(ranks, 256), offer, Fleet())
+    with pytest.raises(ModelError, match="is a LoRA adapter, not a model"):
+        EmbeddingEngine(EngineSettings(lora_gguf(tmp_path / "lora.gguf", 1), 256), offer, Fleet())
+    with pytest.raises(ModelError, match="reads texts and cannot write any"):
+        engine_of(bert_gguf(tmp_path / "bert.gguf", ["a"], tokenizer__chat_template=TEMPLATE), Fleet())
+
+
 async def test_too_much_text_is_named(vectors: Callable[..., EmbeddingEngine]) -> None:
     engine = vectors()
     with pytest.raises(TooLong, match=r"input\[1\] has \d+ tokens; at most 256"):
@@ -266,7 +395,9 @@ async def test_too_much_text_is_named(vectors: Callable[..., EmbeddingEngine]) -
 async def test_a_file_is_quantised(tmp_path: Path) -> None:
     """By llama.cpp itself; the result answers, and nothing is left beside it."""
     source, target = random_gguf(tmp_path / "f32.gguf", general__file_type=0), tmp_path / "small.gguf"
-    quantise(source, target, "Q8_0")
+    steps = list[tuple[int, int]]()
+    quantise(source, target, "Q8_0", report=lambda done, all_of_them: steps.append((done, all_of_them)))
+    assert steps == [(number + 1, 21) for number in range(21)]
     assert target.stat().st_size < source.stat().st_size
     assert read_card(target).quantisation == "Q8_0"
     engine = engine_of(target, Fleet())
@@ -289,11 +420,40 @@ def test_what_cannot_be_quantised(tmp_path: Path, kind: int, type_name: str, sai
     assert names(tmp_path) == ["m.gguf"]
 
 
+@pytest.mark.parametrize("type_name", ["Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K", "F16"])
+def test_types_by_name(tmp_path: Path, type_name: str) -> None:
+    source, target = random_gguf(tmp_path / "f32.gguf"), tmp_path / "small.gguf"
+    quantise(source, target, type_name)
+    assert read_card(target).quantisation == type_name
+
+
 def test_nowhere_to_write(tmp_path: Path) -> None:
-    """A folder that is not there, and likewise a disk that is full: said, and nothing is left."""
+    """A folder that is not there, or stands in the way; an adapter, which is no model."""
     source = random_gguf(tmp_path / "m.gguf", general__file_type=0)
-    with pytest.raises(ModelError, match="cannot write"):
+    with pytest.raises(ModelError, match=r"there is no folder .*none; make it first"):
         quantise(source, tmp_path / "none" / "small.gguf", "Q8_0")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ModelError, match="Is a directory; choose another name"):
+        quantise(source, tmp_path / "folder", "Q8_0")
+    with pytest.raises(ModelError, match="is an adapter, which stays as it is"):
+        quantise(lora_gguf(tmp_path / "lora.gguf", 1), tmp_path / "small.gguf", "Q8_0")
+    assert names(tmp_path) == ["folder", "lora.gguf", "m.gguf"]
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    """In a process that may write no file beyond 50 kB: said with what is free, and nothing is left."""
+    code = (
+        "import resource, sys, pathlib\nfrom lyceum.engine import quantise\nfrom lyceum.errors import ModelError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+        "source = pathlib.Path(sys.argv[1])\n"
+        "try:\n    quantise(source, source.with_name('small.gguf'), 'Q8_0')\n"
+        "except ModelError as error:\n    sys.exit(error.message)"
+    )
+    source = random_gguf(tmp_path / "m.gguf", general__file_type=0)
+    run = subprocess.run([sys.executable, "-c", code, source], capture_output=True, text=True, check=False)
+    assert "cannot write" in run.stderr
+    assert "MB free" in run.stderr
+    assert names(tmp_path) == ["m.gguf"]
 
 
 # The GPU

@@ -5,21 +5,31 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("llama_cpp", reason="the `server` extra (llama-cpp-python) is not installed")
 
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
 from ggufs import END, random_gguf, script_gguf
-from lyceum.engine import Engine, EngineSettings
+from lyceum.engine import Engine, EngineSettings, gbnf, shape
+from lyceum.engine.card import read_card
 from lyceum.engine.field import FieldGuard
+from lyceum.engine.native import Vocab, lend
 from lyceum.errors import BadRequest
 from lyceum.ports import Ask, Delta, End, Limits, Message, Offer
 
 N_CTX = 1024
 OUTSIDE = "Not mine."
+
+
+DOUBLING = "root ::= r0\n" + "\n".join(f"r{n} ::= r{n + 1} | r{n + 1}" for n in range(60)) + '\nr60 ::= "a"'
+"""llama.cpp would walk 2^60 paths through this."""
 
 
 def says(content: str = "hello", **fields: object) -> Ask:
@@ -87,11 +97,38 @@ def test_a_schema_is_followed_by_a_model_that_knows_nothing(dice: Engine, seed: 
         ({"enum": ["red", "green"]}, ["red", "green"]),
         ({"type": "array", "items": {"type": "boolean"}, "minItems": 2, "maxItems": 2}, None),
         ({"$defs": {"n": {"type": "null"}}, "$ref": "#/$defs/n"}, [None]),
+        ({"const": {'say "hé"': "a\\b\nc 🎓"}}, [{'say "hé"': "a\\b\nc 🎓"}]),
+        ({"$defs": {"a": {"$ref": "#/$defs/b~1c"}, "b/c": {"enum": [1]}}, "$ref": "#/$defs/a"}, [1]),
     ],
 )
 def test_schemas_of_many_kinds(dice: Engine, schema: object, allowed: list[object] | None) -> None:
     found = json.loads(text_of(dice, says(schema=json.dumps(schema), max_tokens=100)))
     assert found in allowed if allowed else len(found) == 2
+
+
+LIST = {"type": "object", "properties": {"next_one": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}}}
+FORM = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "pattern": "^[a-z]{3}-[0-9]{2}$"},
+        "day": {"type": "string", "format": "date"},
+        "of": {"type": ["integer", "null"]},
+        "any": {"description": "whatever"},
+    },
+    "required": ["id", "day", "of", "any"],
+}
+
+
+@pytest.mark.parametrize("schema", [{}, {"title": "Anything"}, {"type": "object"}, FORM, LIST])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_what_is_said_is_valid(dice: Engine, schema: dict[str, object], seed: int) -> None:
+    """By another library's reading of the schema, whenever the answer came to its end; {} is any object."""
+    ask = says(temperature=1.5, seed=seed, schema=json.dumps(schema), max_tokens=800)
+    deltas, end = heard(dice, ask)
+    if end.finish == "stop":
+        found = json.loads("".join(delta.text for delta in deltas))
+        assert isinstance(found, dict)
+        Draft202012Validator(schema).validate(found)
 
 
 def test_a_grammar_allows_nothing_else(dice: Engine) -> None:
@@ -116,10 +153,34 @@ def test_free_and_shaped_answers_take_turns(dice: Engine) -> None:
         ({"schema": '{"$ref": "https://example.com/s.json"}'}, "response_format", "only references within"),
         ({"schema": '{"$ref": "file:///etc/passwd"}'}, "response_format", "only references within"),
         ({"schema": '{"$ref": "#/$defs/none"}'}, "response_format", "cannot be followed"),
+        ({"schema": '{"$ref": "#name"}'}, "response_format", "only references within"),
+        (
+            {"schema": '{"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}'},
+            "response_format",
+            "left-recursive",
+        ),
+        ({"schema": '{"type": "string", "maxLength": 1000000000}'}, "response_format", "at most 900 can be followed"),
+        ({"schema": '{"pattern": "^a{99999}$"}'}, "response_format", "pattern repeats more than 900"),
+        ({"schema": '{"pattern": "^(?=a)$"}'}, "response_format", "cannot be followed"),
+        ({"schema": '{"const": "\\ud83c"}'}, "response_format", "not valid Unicode"),
+        ({"schema": json.dumps({"enum": ["x" * 70_000]})}, "response_format", "at most 65,536 are read"),
+        ({"schema": json.dumps({"properties": {"x" * 300: {}}})}, "response_format", "longer than 200 characters"),
         ({"schema": '{"items": ' * 40 + "{}" + "}" * 40}, "response_format", "nested deeper"),
-        ({"grammar": "root ::= ["}, "grammar", "cannot follow this grammar"),
-        ({"grammar": 'leaf ::= "a"'}, "grammar", "cannot follow this grammar"),
-        ({"grammar": 'root ::= root "a"'}, "grammar", "cannot follow this grammar"),
+        ({"grammar": "root ::= ["}, "grammar", r"makes no sense at '\['"),
+        ({"grammar": 'leaf ::= "a"'}, "grammar", "no rule `root`"),
+        ({"grammar": "root ::= leaf"}, "grammar", "its rule `leaf` is not there"),
+        ({"grammar": 'root ::= root "a"'}, "grammar", "left-recursive"),
+        ({"grammar": 'root ::= ("a" |)*'}, "grammar", "left recursion"),
+        ({"grammar": 'root ::= "a\x00"'}, "grammar", "makes no sense"),
+        ({"grammar": 'root ::= "a" "b" )'}, "grammar", r"makes no sense at '\)'"),
+        ({"grammar": 'root ::= "a"\n"b"'}, "grammar", "makes no sense"),
+        ({"grammar": "root ::= <|end|>"}, "grammar", "makes no sense"),
+        ({"grammar": 'root ::= "\ud83c"'}, "grammar", "not valid Unicode"),
+        ({"grammar": "root ::= " + "(" * 30_000 + '"a"' + ")" * 30_000}, "grammar", "opening brackets"),
+        ({"grammar": 'root ::= "' + "a" * 70_000 + '"'}, "grammar", "at most 65,536"),
+        ({"grammar": 'root ::= "' + "a" * 30_000 + '"{2000}'}, "grammar", "too long when written out"),
+        ({"grammar": 'root ::= "a"{9999}'}, "grammar", "repeats 9,999 times"),
+        ({"grammar": DOUBLING}, "grammar", "too many ways"),
         ({"logprobs": 21}, "top_logprobs", "from 0 to 20"),
         ({"min_p": 2.0}, "min_p", "from 0 to 1"),
     ],
@@ -130,6 +191,66 @@ def test_a_shape_that_cannot_be_followed(dice: Engine, fields: dict[str, object]
         asyncio.run(dice.weigh(says(**fields)))  # type: ignore[arg-type]
     assert caught.value.param == param
     assert text_of(dice, says(max_tokens=3))
+
+
+def test_an_ambiguous_grammar_is_given_up(dice: Engine) -> None:
+    """Each letter quadruples the ways to read it; the engine is free again before that hurts."""
+    with pytest.raises(BadRequest, match="too many ways at once"):
+        heard(dice, says(grammar='root ::= "a" root "b" | "a" root "c" | "a" root "d"', max_tokens=100))
+    assert text_of(dice, says(max_tokens=3))
+
+
+@pytest.fixture(scope="module")
+def vocab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vocab]:
+    weights = lend(read_card(random_gguf(tmp_path_factory.mktemp("ggufs") / "vocab.gguf")), 0)
+    yield weights.vocab
+    weights.give_back()
+
+
+def test_a_model_that_cannot_end_takes_no_shape(vocab: Vocab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the grammar says, its answers would never be over. (llama.cpp guesses an end token for most files.)"""
+    monkeypatch.setattr(vocab, "ends", frozenset())
+    for fields, param in (({"schema": "{}"}, "response_format"), ({"grammar": 'root ::= "a"'}, "grammar")):
+        with pytest.raises(BadRequest, match="no end token") as caught:
+            shape.check(says(**fields), vocab)
+        assert caught.value.param == param
+
+
+PARTS = [
+    "root ::= ",
+    "\n",
+    "a ::= ",
+    "a ",
+    '"x" ',
+    "[a-z] ",
+    "(",
+    ")",
+    "* ",
+    "+ ",
+    "? ",
+    "| ",
+    "{2,3} ",
+    ". ",
+    "# c\n",
+    "\\",
+]
+
+
+@given(parts=st.lists(st.sampled_from(PARTS), max_size=30))
+def test_what_is_well_formed_here_is_so_for_llama_cpp(vocab: Vocab, parts: list[str]) -> None:
+    """All that it may still find is a left recursion by repeating nothing."""
+    grammar = "root ::= " + "".join(parts)
+    if not refusal(gbnf.check, grammar):
+        found = refusal(vocab.check_grammar, grammar)
+        assert not found or "left recursion" in found
+
+
+def refusal(check: Callable[[str], None], grammar: str) -> str:
+    try:
+        check(grammar)
+    except BadRequest as error:
+        return error.message
+    return ""
 
 
 def test_min_p_forbids_what_is_unlikely(dice: Engine) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lyceum.engine.card import Card
 from lyceum.engine.line import Line
-from lyceum.engine.native import Context
+from lyceum.engine.native import Context, has_gpu
 from lyceum.engine.prompt import ChatTemplate
 from lyceum.engine.settings import EngineSettings
 from lyceum.engine.worker import Trust, work
@@ -23,7 +23,7 @@ class Core:
     """Blocks until the model can answer; ModelError names the file and says how to mend it."""
 
     def __init__(self, settings: EngineSettings, card: Card) -> None:
-        check_memory(card, settings.n_ctx)
+        check_memory(settings, card)
         self.line = Line(settings.queue)
         ready: Future[Context] = Future()
         self._thread = threading.Thread(
@@ -44,13 +44,15 @@ class Core:
         self._thread.join()
 
 
-def check_memory(card: Card, n_ctx: int) -> None:
-    """Raises ModelError, with a context that would fit, when this machine has too little memory free."""
-    free, needed = free_memory_bytes(), card.memory_bytes(n_ctx)
-    if free is None or needed <= free:
+def check_memory(settings: EngineSettings, card: Card, pooled: bool = False) -> None:
+    """Raises ModelError, with a context that would fit, when this machine has too little memory free. What a GPU
+    has is for llama.cpp to say."""
+    n_ctx = settings.n_ctx
+    free, needed = free_memory_bytes(), card.memory_bytes(n_ctx, pooled)
+    if free is None or needed <= free or (settings.n_gpu_layers and has_gpu()):
         return
-    spare = free - card.memory_bytes(0)
-    fitting = spare // card.cache_bytes_per_token if card.cache_bytes_per_token else 0
+    least, each = card.memory_bytes(0, pooled), card.memory_bytes(1, pooled) - card.memory_bytes(0, pooled)
+    fitting = (free - least) // each if each else 0
     mend = f"set n_ctx to at most {fitting // 64 * 64}" if fitting >= 64 else "take a smaller model or quantisation"
     raise ModelError(
         f"{card.path} with n_ctx {n_ctx} needs {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free; {mend}"

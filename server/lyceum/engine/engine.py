@@ -91,8 +91,7 @@ class Engine:
         """The prompt, and how many tokens the answer may have: what was asked for, or else what fits."""
         limits = self._offer.limits
         _check_values(ask, limits)
-        if gbnf := shape.grammar(ask):
-            core.vocab.check_grammar(gbnf)
+        shape.check(ask, core.vocab)
         if ask.input_chars > limits.context_tokens * core.vocab.longest:
             raise TooLong(
                 f"{ask.input_chars:,} characters cannot fit {limits.context_tokens} tokens; shorten the messages"
@@ -104,10 +103,10 @@ class Engine:
         return prompt, min(room, limits.answer_tokens(ask.max_tokens))
 
 
-def needs(settings: EngineSettings, card: Card) -> Needs:
+def needs(settings: EngineSettings, card: Card, pooled: bool = False) -> Needs:
     """The weights are shared by all contexts over one file."""
     adapter = settings.lora.stat().st_size if settings.lora else 0
-    own = card.memory_bytes(settings.n_ctx) - card.size_bytes + adapter
+    own = card.memory_bytes(settings.n_ctx, pooled) - card.size_bytes + adapter
     return Needs((settings.path.resolve(), settings.n_gpu_layers), card.size_bytes, own)
 
 
@@ -150,6 +149,8 @@ def _check_values(ask: Ask, limits: Limits) -> None:
 def _check_kind(settings: EngineSettings, card: Card) -> None:
     if card.kind == "adapter":
         raise ModelError(f"{settings.path} is a LoRA adapter: set it as `lora`, and its base model as `path`")
+    if not card.causal:
+        raise ModelError(f'{settings.path} reads texts and cannot write any: host it with kind = "embedding"')
     if not card.chat_template:
         raise ModelError(f"{settings.path} holds no chat template; {ADD_TEMPLATE}")
     if settings.lora:

@@ -17,6 +17,7 @@ from typing import Generic, Protocol, TypeVar
 from lyceum.errors import Busy, ConfigError, ModelError
 
 RETRY_S = 30
+BUSY_S = 5
 
 
 class Closable(Protocol):
@@ -76,7 +77,7 @@ class Fleet:
 
     def load_now(self, berth: Berth[T]) -> bool:
         """Blocks until it is loaded; False where there is no room for it beside those that are."""
-        if self._taken([*self._loaded(), berth]) > (self._limit_bytes or float("inf")):  # type: ignore[list-item]
+        if not self._fits([*self._loaded(), berth]):  # type: ignore[list-item]
             return False
         berth.core = berth.core or berth.load()
         return True
@@ -84,11 +85,10 @@ class Fleet:
     @asynccontextmanager
     async def awake(self, berth: Berth[T]) -> AsyncIterator[T]:
         """The loaded model, which stays loaded within. Raises ModelError, or Busy when there is no room now."""
-        if berth.retired:
-            raise Busy("the model is shutting down; ask another seller")
         berth.users += 1
         try:
             while berth.core is None:
+                _check_open(berth)
                 await self._load(berth)
             berth.used = next(self._turn)
             yield berth.core
@@ -96,7 +96,7 @@ class Fleet:
             berth.users -= 1
 
     def retire(self, berth: Berth[T]) -> None:
-        """Put it down for good, whoever uses it."""
+        """Put it down for good, whoever uses it. One that is loading is put down as soon as it is loaded."""
         berth.retired = True
         self._put_down(berth)
 
@@ -119,6 +119,8 @@ class Fleet:
                 await self._make_room(berth)
                 berth.core = await asyncio.to_thread(berth.load)
                 berth.failure = None
+                if berth.retired:
+                    await asyncio.to_thread(self._put_down, berth)
         except ModelError as error:
             berth.failure = (error, time.monotonic() + RETRY_S)
             raise
@@ -126,18 +128,26 @@ class Fleet:
             berth.loading = None
 
     async def _make_room(self, berth: Berth[T]) -> None:
-        while self._limit_bytes and self._taken([*self._loaded(), berth]) > self._limit_bytes:  # type: ignore[list-item]
+        """Whoever is put down makes room enough in the end, or nobody is put down."""
+        while not self._fits([*self._loaded(), berth]):  # type: ignore[list-item]
+            busy = [other for other in self._loaded() if other.users]
+            if not self._fits([*busy, berth]):  # type: ignore[list-item]
+                raise Busy(f"there is no memory for {berth.name} while the others are being asked; try again", BUSY_S)
             idle = [other for other in self._loaded() if not other.users]
-            if not idle:
-                raise Busy(f"there is no memory for {berth.name} while the others are being asked; try again")
             await asyncio.to_thread(self._put_down, min(idle, key=lambda other: other.used))
 
     def _loaded(self) -> list[Berth[Closable]]:
         return [berth for berth in self._berths if berth.core]
 
-    def _taken(self, berths: list[Berth[Closable]]) -> int:
+    def _fits(self, berths: list[Berth[Closable]]) -> bool:
         shared = {berth.needs.shared: berth.needs.shared_bytes for berth in berths}
-        return sum(shared.values()) + sum(berth.needs.own_bytes for berth in set(berths))
+        taken = sum(shared.values()) + sum(berth.needs.own_bytes for berth in set(berths))
+        return not self._limit_bytes or taken <= self._limit_bytes
+
+
+def _check_open(berth: Berth[T]) -> None:
+    if berth.retired:
+        raise Busy("the model is shutting down; ask another seller")
 
 
 def _heard(task: asyncio.Task[None]) -> None:

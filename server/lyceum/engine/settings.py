@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ class EngineSettings:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} must be at least {least}, not {value}")
+        if not math.isfinite(self.lora_scale):
+            raise ValueError(f"lora_scale must be a number, not {self.lora_scale}")
         if self.doubt is not None and not 0 <= self.doubt < 1:
             raise ValueError(f"doubt must be a probability from 0 to below 1, not {self.doubt}")
 

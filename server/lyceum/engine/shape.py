@@ -11,12 +11,14 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
+from urllib.parse import unquote
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 from llama_cpp import llama_grammar
 
 from lyceum.engine import gbnf
+from lyceum.engine.native import Vocab
 from lyceum.errors import BadRequest
 from lyceum.ports import Ask
 
@@ -33,6 +35,11 @@ MOST_REPEATS = 900
 """What llama.cpp still follows of a repetition as the converter writes it: one bracket within another."""
 
 REPEATS = ("minItems", "maxItems", "minLength", "maxLength")
+NOTES = frozenset(
+    {"$schema", "$id", "$comment", "$defs", "definitions", "title", "description", "default", "examples", "deprecated"}
+)
+"""What a schema says about itself, and not about the answer."""
+
 QUANTIFIER = re.compile(r"\{(\d*)\s*,?\s*(\d*)\}")
 
 
@@ -43,6 +50,16 @@ def grammar(ask: Ask) -> str:
     if ask.grammar:
         gbnf.check(ask.grammar)
     return ask.grammar
+
+
+def check(ask: Ask, vocab: Vocab) -> None:
+    """Raises BadRequest naming the field unless an answer of these tokens can have the shape that is asked for."""
+    if not (found := grammar(ask)):
+        return
+    try:
+        vocab.check_grammar(found)
+    except BadRequest as error:
+        raise BadRequest(error.message, FIELD if ask.schema else "grammar") from None
 
 
 @lru_cache(maxsize=64)
@@ -56,7 +73,7 @@ def _from_schema(source: str) -> str:
     except SchemaError as error:
         raise _refusal(f"this is no JSON Schema: {error.message[:300]} (at {error.json_path})") from None
     except BadRequest as error:
-        raise _refusal(f"this JSON Schema cannot be followed: {error.message}") from None
+        raise _refusal(f"this JSON Schema cannot be followed: {error.message.partition(': ')[2]}") from None
     except Exception as error:  # the converter raises whatever it meets first
         why = f"{type(error).__name__}: {str(error)[:200]}"
         raise _refusal(f"this JSON Schema cannot be followed ({why}); use plain types") from None
@@ -78,8 +95,9 @@ def _check_bounds(schema: object) -> None:
         raise _refusal(f"the schema has {len(parts):,} parts; at most {MOST_PARTS:,} are followed")
     for part in parts:
         _check_names(part)
-        if (reference := part.get("$ref", "#")) != "#" and not str(reference).startswith("#"):
-            raise _refusal(f"the schema refers to {str(reference)[:100]!r}; only references within it are read")
+        reference = part.get("$ref")
+        if isinstance(reference, str) and reference != "#" and not reference.startswith("#/"):
+            raise _refusal(f"the schema refers to {reference[:100]!r}; only references within it, as #/..., are read")
     repeats = sum(max(_repeats(part), default=0) for part in parts)
     if repeats > gbnf.MOST_GROUPS:
         raise _refusal(f"the schema's lengths and counts add up to {repeats:,}; at most {gbnf.MOST_GROUPS:,}")
@@ -100,7 +118,7 @@ def _repeats(part: dict[str, Any]) -> Iterator[int]:
         yield value if isinstance(value, int) else 0
     pattern = part.get("pattern")
     numbers = [number for pair in QUANTIFIER.findall(pattern) for number in pair] if isinstance(pattern, str) else []
-    if any(len(number) > 3 or int(number or 0) > MOST_REPEATS for number in numbers):  # noqa: PLR2004
+    if any(len(number) > 3 or int(number or 0) > MOST_REPEATS for number in numbers):
         raise _refusal(f"the schema's pattern repeats more than {MOST_REPEATS} times")
     yield sum(int(number or 0) for number in numbers)
 
@@ -119,23 +137,53 @@ def _walk(part: object, depth: int) -> Iterator[dict[str, Any]]:
 
 
 def _converted(schema: Any) -> str:
-    converter = _Converter(prop_order={}, allow_fetch=False, dotall=False, raw_pattern=False)
-    converter.visit(converter.resolve_refs(schema, "schema"), "")
+    converter: Any = _Converter(prop_order={}, allow_fetch=False, dotall=False, raw_pattern=False)
+    converter.visit(converter.resolve_refs(schema, ""), "")
     return str(converter.format_grammar())
 
 
-class _Converter(llama_grammar.SchemaConverter):  # type: ignore[misc, unused-ignore]
-    """Stops where references make a small schema large."""
+class _Converter(llama_grammar.SchemaConverter):
+    """Mends what llama-cpp-python's gets wrong: references to references, quotes in constants, schemas that allow
+    anything. Stops where references make a small schema large."""
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
+        super().__init__(**settings)  # type: ignore[no-untyped-call, unused-ignore]
         self._visits = 0
+
+    def resolve_refs(self, schema: Any, _url: str) -> Any:
+        """Each reference gets a name that can be a rule's."""
+        names: dict[str, str] = {}
+        for part in _walk(schema, 0):
+            if isinstance(reference := part.get("$ref"), str):
+                part["$ref"] = names.setdefault(reference, f"#/ref-{len(names)}")
+                self._refs[part["$ref"]] = _target(schema, reference)
+        return schema
 
     def visit(self, schema: Any, name: Any) -> Any:
         self._visits += 1
         if self._visits > MOST_PARTS:
-            raise _refusal("its references lead to too many parts")
-        return super().visit(schema, name)
+            raise ValueError("its references lead to too many parts")
+        if isinstance(schema, dict):
+            schema = {key: value for key, value in schema.items() if key not in NOTES}
+            if schema.get("items") in ({}, True):
+                schema["items"] = {"title": "anything"}  # the converter takes an empty schema for none
+        if name and schema in (True, {}):
+            return self._add_primitive("value", llama_grammar.PRIMITIVE_RULES["value"])
+        return super().visit(schema, name)  # type: ignore[no-untyped-call, unused-ignore]
+
+    def _format_literal(self, literal: str) -> str:
+        """A JSON text as GBNF, its letters as they are."""
+        plain = json.dumps(json.loads(literal), ensure_ascii=False)
+        return '"' + re.sub(r'["\\]', r"\\\g<0>", plain) + '"'
+
+
+def _target(schema: Any, reference: str) -> Any:
+    """What a JSON pointer (RFC 6901) points to."""
+    found = schema
+    for step in reference.removeprefix("#").split("/")[1:]:
+        name = unquote(step).replace("~1", "/").replace("~0", "~")
+        found = found[int(name)] if isinstance(found, list) else found[name]
+    return found
 
 
 def _refusal(why: str) -> BadRequest:

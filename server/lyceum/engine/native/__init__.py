@@ -10,7 +10,7 @@ from lyceum.engine.native.quantise import TYPES, quantise
 from lyceum.engine.native.sampler import Sampler, Sampling
 from lyceum.engine.native.vectors import MOST_SEQUENCES, Vectors
 from lyceum.engine.native.vocab import Special, Vocab
-from lyceum.engine.native.weights import Weights, lend
+from lyceum.engine.native.weights import Weights, has_gpu, lend
 
 __all__ = [
     "BATCH",
@@ -23,6 +23,7 @@ __all__ = [
     "Vectors",
     "Vocab",
     "Weights",
+    "has_gpu",
     "lend",
     "log_probabilities",
     "quantise",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lyceum.engine.card import Card, check_adapter
+from lyceum.engine.card import Card
+from lyceum.engine.native.adapter import adapt
 from lyceum.engine.native.log import complaints
 from lyceum.engine.native.log import llama as c
 from lyceum.engine.native.weights import lend
@@ -27,20 +26,25 @@ class Context:
     ) -> None:
         self._weights = lend(card, n_gpu_layers)
         self.vocab = self._weights.vocab
-        self._context = None
-        try:
-            self._context = _make(self._weights.model, card, n_ctx, n_threads)
-            if lora:
-                _adapt(self._weights.model, self._context, card, *lora)
-        except ModelError:
-            self._free()
-            raise
+        self._context = self._adapter = None
         self._batch = c.llama_batch_init(BATCH, 0, 1)
         for row in range(BATCH):
             self._batch.n_seq_id[row], self._batch.seq_id[row][0] = 1, 0
+        try:
+            with self._weights.making:
+                self._context = _make(self._weights.model, card, n_ctx, n_threads)
+                if lora:
+                    self._adapter = adapt(self._weights.model, self._context, card, *lora)
+                self._warm()
+        except ModelError:
+            self.close()
+            raise
 
     def decode(self, tokens: list[int], at: int) -> None:
         """Read 1 to BATCH tokens from position `at` on; only after the last of them can be sampled."""
+        self._decode(tokens, at)
+
+    def _decode(self, tokens: list[int], at: int) -> None:
         batch = self._batch
         batch.n_tokens = len(tokens)
         for row, token in enumerate(tokens):
@@ -61,12 +65,17 @@ class Context:
     def close(self) -> None:
         """After the last sampler is closed."""
         c.llama_batch_free(self._batch)
-        self._free()
-
-    def _free(self) -> None:
-        if self._context:
-            c.llama_free(self._context)
+        with self._weights.making:
+            if self._context:
+                c.llama_free(self._context)
+            if self._adapter:
+                c.llama_adapter_lora_free(self._adapter)
         self._weights.give_back()
+
+    def _warm(self) -> None:
+        """Decode something: only then does llama.cpp lay out its graph, by looking at all adapters of the model."""
+        self._decode([0], 0)
+        self.forget()
 
 
 def log_probabilities(logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -86,15 +95,3 @@ def _make(model: Any, card: Card, n_ctx: int, n_threads: int) -> Any:
     if not context:
         raise ModelError(f"cannot make room for {n_ctx} tokens of {card.path}: {complaints.take()}; lower n_ctx")
     return context
-
-
-def _adapt(model: Any, context: Any, card: Card, path: Path, scale: float) -> None:
-    """llama.cpp frees an adapter with its model."""
-    check_adapter(path, card)
-    adapter = c.llama_adapter_lora_init(model, os.fsencode(path))
-    if not adapter:
-        why = complaints.take()
-        raise ModelError(f"{path} does not fit {card.path}: {why}; take the base that the adapter was trained on")
-    adapters, scales = (c.llama_adapter_lora_p_ctypes * 1)(adapter), (ctypes.c_float * 1)(scale)
-    if c.llama_set_adapters_lora(context, adapters, 1, scales):
-        raise ModelError(f"llama.cpp refuses the adapter {path} over {card.path}: {complaints.take()}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +11,16 @@ import numpy as np
 
 from lyceum.engine.native.log import llama as c
 from lyceum.engine.native.vocab import Vocab
+from lyceum.errors import BadRequest
 
 SEEDS = 0xFFFFFFFF
 """llama.cpp takes a seed below this; this value itself asks it for a random one."""
 
 GREEDY = 0.01
 """Below this temperature the likeliest token is taken: logits divided by less leave the range of a float."""
+
+PATIENCE_S = 0.5
+"""An ambiguous grammar takes llama.cpp several times longer for each token than for the one before."""
 
 ROW = np.dtype([("id", "<i4"), ("logit", "<f4"), ("p", "<f4")])
 """llama_token_data as numpy sees it."""
@@ -43,7 +48,17 @@ class Sampler:
             c.llama_sampler_chain_add(self._chain, link)
 
     def choose(self, logits: np.ndarray[Any, Any]) -> int | None:
-        """The next token; None when the grammar allows none, which llama.cpp would not survive."""
+        """The next token; None when the grammar allows none, which llama.cpp would not survive.
+
+        Raises BadRequest when the grammar takes too long.
+        """
+        begun = time.monotonic()
+        token = self._chosen(logits)
+        if self._grammar and time.monotonic() - begun > PATIENCE_S:
+            raise BadRequest("this grammar can be read in too many ways at once: make it unambiguous", "grammar")
+        return token
+
+    def _chosen(self, logits: np.ndarray[Any, Any]) -> int | None:
         token = self._pick(_Candidates(logits))
         if self._grammar and not self._allows(token):
             allowed = _Candidates(logits)

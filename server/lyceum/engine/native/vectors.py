@@ -14,6 +14,8 @@ from lyceum.engine.native.weights import lend
 from lyceum.errors import ModelError
 
 MOST_SEQUENCES = 16
+POOLED = (c.LLAMA_POOLING_TYPE_MEAN, c.LLAMA_POOLING_TYPE_CLS, c.LLAMA_POOLING_TYPE_LAST)
+"""Ways that make one vector of a text. (A reranker's makes one number.)"""
 
 
 class Vectors:
@@ -22,11 +24,12 @@ class Vectors:
     def __init__(self, card: Card, n_ctx: int, n_gpu_layers: int, n_threads: int) -> None:
         self._weights = lend(card, n_gpu_layers)
         self.vocab = self._weights.vocab
-        self._context = _make(self._weights.model, n_ctx, n_threads)
-        if not self._context or c.llama_pooling_type(self._context) == c.LLAMA_POOLING_TYPE_NONE:
+        with self._weights.making:
+            self._context = _make(self._weights.model, n_ctx, n_threads)
+        if not self._context or c.llama_pooling_type(self._context) not in POOLED:
             self._free()
             raise ModelError(f"{card.path} cannot be used for embeddings: {complaints.take()}")
-        self._width = c.llama_model_n_embd(self._weights.model)
+        self._width = c.llama_model_n_embd_out(self._weights.model)
         self._room = n_ctx
         self._encoder = c.llama_model_has_encoder(self._weights.model)
         self._batch = c.llama_batch_init(n_ctx, 0, 1)

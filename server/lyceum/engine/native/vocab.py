@@ -44,6 +44,7 @@ class Vocab:
         self.specials = {special.text: special for special in self._specials(tokens)}
         self.bos, self.eos = c.llama_vocab_bos(self._vocab), c.llama_vocab_eos(self._vocab)
         self.add_bos = bool(c.llama_vocab_get_add_bos(self._vocab)) and self.bos >= 0
+        self.add_eos = bool(c.llama_vocab_get_add_eos(self._vocab)) and self.eos >= 0
         self._in_blocks = c.llama_vocab_type(self._vocab) == c.LLAMA_VOCAB_TYPE_BPE
 
     def name(self, token: int) -> str:
@@ -58,11 +59,15 @@ class Vocab:
 
     def framed(self, text: str) -> list[int]:
         """`text` between the special tokens that the model wants around a whole text. Any thread may call."""
-        with self._open():
-            return self._tokenize(text.encode(), frame=True)
+        if not self._in_blocks:
+            with self._open():
+                return self._tokenize(text.encode(), frame=True)
+        first, last = [self.bos] * self.add_bos, [self.eos] * self.add_eos
+        return [*first, *self.tokenize(text), *last]
 
     def check_grammar(self, gbnf: str) -> None:
-        """Raises BadRequest unless llama.cpp can follow `gbnf`. Any thread may call."""
+        """Raises BadRequest unless llama.cpp can follow `gbnf`, which `lyceum.engine.gbnf` has checked already.
+        Any thread may call."""
         with self._open():
             if not self.ends:
                 raise BadRequest("this model has no end token, so no grammar can end its answers", "grammar")

@@ -21,12 +21,17 @@ from lyceum.errors import ModelError
 
 @dataclass(slots=True)
 class Weights:
-    """A loaded model file; `give_back` exactly once for each `lend`."""
+    """A loaded model file; `give_back` exactly once for each `lend`.
+
+    `making` is held while a context or an adapter is made or freed: llama.cpp keeps a list of a model's adapters
+    without a lock of its own.
+    """
 
     key: tuple[Path, int]
     model: Any
     vocab: Vocab
     users: int = 0
+    making: threading.Lock = field(default_factory=threading.Lock)
     give_back: Callable[[], None] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -47,6 +52,11 @@ def lend(card: Card, n_gpu_layers: int) -> Weights:
             weights = _loaded[key] = Weights(key, model, Vocab(model))
         weights.users += 1
         return weights
+
+
+def has_gpu() -> bool:
+    """Can layers be put on a GPU here?"""
+    return bool(c.llama_supports_gpu_offload())
 
 
 def _give_back(weights: Weights) -> None:
