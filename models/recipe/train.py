@@ -45,7 +45,7 @@ class Plan:
     """What is done how often. Shares are of batches, or of rows where it says so."""
 
     seed: int = 1
-    steps: int = 1200
+    steps: int = 1500
     batch: int = 64
     pool: int = 8
     rate: float = 2e-3
