@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lyceum.errors import BadRequest, TooLong
-from lyceum.library import Index, Prompted, Reader, Use
+from lyceum.library import Index, Prompted, Reader
 from lyceum.ports import Ask, Chunk, Delta, End, Limits, Offer, Usage
 from test_library import BREAD, STARS, Scribe, ask_of, first_choice, read, write
 

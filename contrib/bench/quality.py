@@ -31,7 +31,7 @@ from score import closest  # noqa: E402
 
 from lyceum import tables  # noqa: E402
 from lyceum.engine import Engine, EngineSettings, quantise, read_card  # noqa: E402
-from lyceum.ensemble import GAP, Ensemble, Roster  # noqa: E402
+from lyceum.ensemble import GAP, NOBODY, Ensemble, Roster  # noqa: E402
 from lyceum.errors import NoAnswer  # noqa: E402
 from lyceum.library import Index, Reader  # noqa: E402
 from lyceum.ports import Ask, Chunk, Delta, End, Limits, Member, Message, Model, Offer, Price, Usage  # noqa: E402
@@ -315,7 +315,7 @@ class Bench:
         return self._folder / f"{name}.{quantisation}.gguf"
 
     def _refused(self, said: str) -> bool:
-        return not said or said in self._refusals or said.startswith("None of the specialists")
+        return not said or said in self._refusals or said == NOBODY
 
     def _right(self, said: str, question: Question) -> bool:
         if not question.expected:

@@ -10,15 +10,13 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from lyceum.errors import ConfigError
 from lyceum.money import MAX_MSAT
-from lyceum.ports import Kind, Price, Unit
+from lyceum.ports import Kind, Price, Unit, Use
 
 T = TypeVar("T")
-Use = Literal["context", "quote"]
-"""How a library is used; `lyceum.library.Reader` says what each means."""
 
 STARTER = """\
 # Lyceum server. Every key is shown with its default unless it is commented out.

@@ -87,16 +87,21 @@ class Host:
         card = read_card(self._config.path(table.path))
         try:
             return Offer(
-                model=name_of(table, self._config),
+                model=table.name or slug(card.name),
                 description=table.description or card.description,
                 topics=tuple(table.topics) or card.tags,
                 price=table.price(),
-                limits=Limits(table.n_ctx, min(table.max_tokens, table.n_ctx) if _vectors(table) else table.max_tokens),
+                limits=limits_of(table),
                 kind=table.kind,
                 node_id=self._node_id,
             )
         except ValueError as error:
             raise ConfigError(f"model {table.path}: {error}") from None
+
+
+def limits_of(table: ModelTable) -> Limits:
+    """Vectors are no answers: an embedding model's limit on these cannot be wrong. Raises ValueError."""
+    return Limits(table.n_ctx, min(table.max_tokens, table.n_ctx) if table.kind == "embedding" else table.max_tokens)
 
 
 def settings_of(table: ModelTable, config: Config) -> EngineSettings:
@@ -130,7 +135,3 @@ def slug(title: str) -> str:
 
 def say(words: str) -> None:
     print(f"lyceum: {words}", file=sys.stderr, flush=True)
-
-
-def _vectors(table: ModelTable) -> bool:
-    return table.kind == "embedding"

@@ -16,6 +16,8 @@ from lyceum.money import ceil_div, check_msat
 Role = Literal["system", "user", "assistant"]
 Finish = Literal["stop", "length", "cancelled", "error"]
 Kind = Literal["chat", "embedding"]
+Use = Literal["context", "quote"]
+"""How a library is used; `lyceum.library.Reader` says what each means."""
 
 CHARS_PER_TOKEN = 6
 """Characters that one token is reckoned at when a worst case is reserved; English needs about 4.5."""

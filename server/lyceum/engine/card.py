@@ -37,6 +37,9 @@ MOST_LAYERS = 1 << 12
 CACHE_BYTES = 2
 """A key or a value in the cache is an f16."""
 
+NO_LIMIT = 1 << 40
+"""Tokens: more than any context, for models that keep nothing of what they read."""
+
 SCORES_ROWS = 64
 COMPUTE_BYTES = 24_000_000
 """What llama.cpp takes to compute a batch of 512: this much, and some rows of scores and states."""
@@ -83,6 +86,13 @@ class Card:
         if pooled:  # a whole text at once, and llama.cpp keeps the scores of all its tokens, twice
             scores += n_ctx * 4 * (2 * self.n_vocab * self.causal + 8 * self.n_embd)
         return self.size_bytes + n_ctx * self.cache_bytes_per_token + scores + COMPUTE_BYTES
+
+    def fitting_tokens(self, free_bytes: int, pooled: bool = False) -> int:
+        """The longest context for which that much memory is enough; below 0 where not even the weights fit."""
+        least = self.memory_bytes(0, pooled)
+        each = self.memory_bytes(1, pooled) - least
+        spare = free_bytes - least
+        return spare // each if each else min(spare, 0) or NO_LIMIT
 
     @cached_property
     def digest(self) -> str:

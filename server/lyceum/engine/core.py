@@ -51,8 +51,7 @@ def check_memory(settings: EngineSettings, card: Card, pooled: bool = False) -> 
     free, needed = free_memory_bytes(), card.memory_bytes(n_ctx, pooled)
     if free is None or needed <= free or (settings.n_gpu_layers and has_gpu()):
         return
-    least, each = card.memory_bytes(0, pooled), card.memory_bytes(1, pooled) - card.memory_bytes(0, pooled)
-    fitting = (free - least) // each if each else 0
+    fitting = card.fitting_tokens(free, pooled)
     mend = f"set n_ctx to at most {fitting // 64 * 64}" if fitting >= 64 else "take a smaller model or quantisation"
     raise ModelError(
         f"{card.path} with n_ctx {n_ctx} needs {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free; {mend}"

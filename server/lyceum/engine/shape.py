@@ -47,9 +47,7 @@ def grammar(ask: Ask) -> str:
     """GBNF, "" where any answer will do. Raises BadRequest for what is no schema or grammar, or asks too much."""
     if ask.schema:
         return _from_schema(ask.schema)
-    if ask.grammar:
-        gbnf.check(ask.grammar)
-    return ask.grammar
+    return _checked(ask.grammar) if ask.grammar else ""
 
 
 def check(ask: Ask, vocab: Vocab) -> None:
@@ -60,6 +58,12 @@ def check(ask: Ask, vocab: Vocab) -> None:
         vocab.check_grammar(found)
     except BadRequest as error:
         raise BadRequest(error.message, FIELD if ask.schema else "grammar") from None
+
+
+@lru_cache(maxsize=64)
+def _checked(grammar: str) -> str:
+    gbnf.check(grammar)
+    return grammar
 
 
 @lru_cache(maxsize=64)

@@ -157,7 +157,7 @@ def step(context: Context, sampler: Sampler, run: Run) -> None:
 
 
 def _choice(scores: np.ndarray[Any, Any], pieces: list[bytes], token: int, wanted: int) -> Choice:
-    best = np.argsort(scores)[::-1][:wanted]
+    best = np.argsort(scores)[::-1][:wanted] if wanted else ()
     return Choice(
         Candidate(pieces[token], float(scores[token])),
         tuple(Candidate(pieces[number], float(scores[number])) for number in best),

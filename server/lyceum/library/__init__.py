@@ -6,6 +6,6 @@ things up before another Model answers, `prompted` one with a standing instructi
 
 from lyceum.library.index import Found, Index, Progress, Refreshed
 from lyceum.library.prompted import Prompted
-from lyceum.library.reader import Reader, Use
+from lyceum.library.reader import Reader
 
-__all__ = ["Found", "Index", "Progress", "Prompted", "Reader", "Refreshed", "Use"]
+__all__ = ["Found", "Index", "Progress", "Prompted", "Reader", "Refreshed"]

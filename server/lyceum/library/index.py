@@ -24,14 +24,17 @@ from lyceum.errors import ConfigError, LyceumError, TooLong
 from lyceum.library.texts import Passage, Unreadable, checked, digest, files, passages
 from lyceum.ports import Embedder, TextBatch
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = """
 CREATE TABLE file (id INTEGER PRIMARY KEY, source TEXT UNIQUE, size INTEGER, mtime_ns INTEGER, sha256 TEXT);
 CREATE TABLE passage (id INTEGER PRIMARY KEY, file INTEGER REFERENCES file ON DELETE CASCADE, heading TEXT, text TEXT,
   vector BLOB, embedder TEXT);
 CREATE INDEX passage_file ON passage (file);
+CREATE TABLE topic (word TEXT PRIMARY KEY, passages INTEGER);
 CREATE VIRTUAL TABLE words USING fts5 (heading, text, content='passage', content_rowid='id',
   tokenize='porter unicode61 remove_diacritics 2');
+CREATE TRIGGER file_in AFTER INSERT ON file BEGIN DELETE FROM topic; END;
+CREATE TRIGGER file_out AFTER DELETE ON file BEGIN DELETE FROM topic; END;
 CREATE TRIGGER passage_in AFTER INSERT ON passage BEGIN
   INSERT INTO words (rowid, heading, text) VALUES (new.id, new.heading, new.text); END;
 CREATE TRIGGER passage_out AFTER DELETE ON passage BEGIN
@@ -163,13 +166,24 @@ class Index:
         return await asyncio.to_thread(self._search, question, limit, vector, model)
 
     def topics(self, most: int) -> tuple[str, ...]:
-        """The words that the passages are about, in the order of how many use them."""
+        """The words that the passages are about, in the order of how many use them. Counted anew only after a
+        refresh that changed something."""
         with self._lock:
-            rows = self._connection.execute("SELECT heading, text FROM passage")
-            counts = Counter(
-                word for heading, text in rows for word in set(_content_words(f"{heading} {text}", len(heading + text)))
-            )
-        return tuple(word for word, _ in counts.most_common() if len(word) > 2 and word.isalpha())[:most]
+            query = "SELECT word FROM topic ORDER BY passages DESC, rowid LIMIT ?"
+            found = self._connection.execute(query, (most,)).fetchall()
+            if not found:
+                self._count_topics()
+                found = self._connection.execute(query, (most,)).fetchall()
+        return tuple(word for (word,) in found)
+
+    def _count_topics(self) -> None:
+        rows = self._connection.execute("SELECT heading, text FROM passage")
+        counts = Counter(
+            word for heading, text in rows for word in set(_content_words(f"{heading} {text}", len(heading + text)))
+        )
+        told = [(word, count) for word, count in counts.most_common() if len(word) > 2 and word.isalpha()]
+        with _transaction(self._connection):
+            self._connection.executemany("INSERT INTO topic (word, passages) VALUES (?, ?)", told)
 
     def __len__(self) -> int:
         return self._count("1 = ?", 1)

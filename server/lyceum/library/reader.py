@@ -10,14 +10,11 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Literal
 
 from lyceum.errors import BadRequest, TooLong
 from lyceum.library.index import Found, Index
 from lyceum.library.prompted import billed
-from lyceum.ports import Ask, Chunk, Citation, Delta, Embedder, End, Message, Model, Offer, Usage
-
-Use = Literal["context", "quote"]
+from lyceum.ports import Ask, Chunk, Citation, Delta, Embedder, End, Message, Model, Offer, Usage, Use
 
 FLOOR = 0.35
 """A passage that covers less of the question does not count as found."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,9 @@ from lyceum import tables
 from lyceum.config import Config, ModelTable, ServerTable
 from lyceum.engine import Engine, Fleet, quantise, read_card
 from lyceum.errors import ConfigError, ModelError
-from lyceum.host import name_of, settings_of
+from lyceum.host import limits_of, name_of, settings_of
 from lyceum.library import Index, Refreshed
-from lyceum.ports import Limits, Offer
+from lyceum.ports import Offer
 from lyceum.shelf import amounts, listing, source
 from lyceum.shelf.catalogue import Entry, load_catalogue
 from lyceum.shelf.configfile import ConfigFile, render
@@ -171,7 +169,7 @@ def _try_out(values: Mapping[str, Any], name: str, config: Config) -> None:
     """What can be told without loading the model: raises ModelError or ConfigError."""
     table = ModelTable(**values)
     if table.kind == "chat":
-        Engine(settings_of(table, config), Offer(name, limits=Limits(table.n_ctx, table.max_tokens)), Fleet())
+        Engine(settings_of(table, config), Offer(name, limits=limits_of(table)), Fleet())
 
 
 def _show(proposal: Proposal, values: Mapping[str, Any], file: ConfigFile) -> None:
@@ -242,8 +240,8 @@ def quantize(options: Any) -> int:
     if target.exists():
         raise ConfigError(f"{target} exists and is left as it is; name another file with --to")
     started = time.monotonic()
-    with _growing(target):
-        quantise(options.source, target, kind)
+    with Bar(f"writing {target.name}", lambda count: f"{count:,} tensors") as bar:
+        quantise(options.source, target, kind, report=bar.show)
     seconds = time.monotonic() - started
     after = read_card(target)
     if options.json:
@@ -273,27 +271,6 @@ def _renamed(path: Path, old: str, new: str) -> Path:
         if old and stem.lower().endswith(mark.lower()):
             return path.with_name(f"{stem[: -len(mark)]}{mark[0]}{new}.gguf")
     return path.with_name(f"{stem}.{new}.gguf")
-
-
-@contextmanager
-def _growing(target: Path) -> Any:
-    """llama.cpp does not say how far it is; the file that it writes does."""
-    part, over = target.with_name(f"{target.name}.part"), threading.Event()
-    with Bar(f"writing {target.name}") as bar:
-
-        def watch() -> None:
-            while not over.wait(0.2):
-                if part.exists():
-                    bar.show(part.stat().st_size, 0)
-
-        bar.show(0, 0)
-        watcher = threading.Thread(target=watch, daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            over.set()
-            watcher.join()
 
 
 # check

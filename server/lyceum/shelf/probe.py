@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from lyceum.config import Config, ModelTable
 from lyceum.engine import Card, EmbeddingEngine, Engine, EngineSettings, free_memory_bytes, read_card
 from lyceum.errors import ConfigError, ModelError
-from lyceum.host import name_of, settings_of
-from lyceum.ports import Ask, Delta, End, Limits, Message, Offer, TextBatch
+from lyceum.host import limits_of, name_of, settings_of
+from lyceum.ports import Ask, Delta, End, Message, Offer, TextBatch
 
 MOST_TOKENS = 64
 PASSAGE = "Prices gather what nobody knows as a whole, and tell each of us what to make and what to do without. " * 4
@@ -40,7 +40,7 @@ def probe(table: ModelTable, config: Config) -> Report:
     settings = replace(settings_of(table, config), refusal="", doubt=0.0)
     card = read_card(settings.path)
     offer = _offer(table, name_of(table, config))
-    free, needed = free_memory_bytes(), card.memory_bytes(settings.n_ctx)
+    free, needed = free_memory_bytes(), card.memory_bytes(settings.n_ctx, pooled=table.kind == "embedding")
     started = time.perf_counter()
     if table.kind == "embedding":
         report = asyncio.run(_embed(EmbeddingEngine.load(settings, offer), started))
@@ -50,9 +50,8 @@ def probe(table: ModelTable, config: Config) -> Report:
 
 
 def _offer(table: ModelTable, name: str) -> Offer:
-    longest = min(table.max_tokens, table.n_ctx) if table.kind == "embedding" else table.max_tokens
     try:
-        return Offer(name, limits=Limits(table.n_ctx, longest), kind=table.kind)
+        return Offer(name, limits=limits_of(table), kind=table.kind)
     except ValueError as error:
         raise ConfigError(f"{name}: {error}") from None
 

@@ -11,10 +11,11 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from lyceum.config import BOUNDS, ModelTable, Use
+from lyceum.config import BOUNDS, ModelTable
 from lyceum.engine import Card, free_memory_bytes, read_card
 from lyceum.errors import ConfigError, ModelError
 from lyceum.host import slug
+from lyceum.ports import Use
 from lyceum.shelf import amounts
 from lyceum.shelf.catalogue import Entry, entry_of
 
@@ -68,13 +69,13 @@ def propose(wish: Wish, catalogue: Mapping[str, Entry]) -> Proposal:
     entry = entry_of(source.path, catalogue)
     name = wish.name or _name(wish, source, entry)
     _check_name(name)
-    embedding = (entry and entry.kind == "embedding") or card.pooling not in (None, 0)
+    embedding = bool(card.pooling or (entry and entry.kind == "embedding"))
     if embedding and (wish.library or wish.system):
         raise ConfigError(
             f"{wish.file} makes embeddings: it answers nothing, so it takes no library and no system text"
         )
     free = free_memory_bytes()
-    n_ctx = context_for(card, free)
+    n_ctx = context_for(card, free, embedding)
     base, read, written = wish.price or price_for(card.size_bytes, embedding)
     description, topics = _field(wish, source, entry)
     table = ModelTable(
@@ -93,20 +94,19 @@ def propose(wish: Wish, catalogue: Mapping[str, Entry]) -> Proposal:
         input_per_1k_msat=read,
         output_per_1k_msat=written,
     )
-    return Proposal(name, description, topics, _said(table), card, card.memory_bytes(n_ctx), free)
+    return Proposal(name, description, topics, _said(table), card, card.memory_bytes(n_ctx, embedding), free)
 
 
-def context_for(card: Card, free: int | None) -> int:
+def context_for(card: Card, free: int | None, embedding: bool = False) -> int:
     """As long as it was trained for, this machine's free memory holds, and is usual."""
     wanted = min(LONGEST_CONTEXT, card.n_ctx_train or USUAL_CONTEXT)
     if free is None:
         return wanted
-    spare, each = free - card.memory_bytes(0), card.cache_bytes_per_token
-    fitting = spare // each if each else (wanted if spare >= 0 else 0)
+    fitting = card.fitting_tokens(free, embedding)
     if min(wanted, fitting) < STEP:
         raise ModelError(
-            f"{card.path} needs {amounts.size(card.memory_bytes(STEP))} of memory and {amounts.size(free)} are free;"
-            " take a smaller model or quantisation"
+            f"{card.path} needs {amounts.size(card.memory_bytes(STEP, embedding))} of memory and {amounts.size(free)}"
+            " are free; take a smaller model or quantisation"
         )
     return wanted if wanted <= fitting else int(fitting // STEP * STEP)
 
