@@ -9,7 +9,7 @@ import pytest
 
 from lyceum.errors import BadRequest, TooLong
 from lyceum.library import Index, Prompted, Reader
-from lyceum.ports import Ask, Chunk, Delta, End, Limits, Offer, Usage
+from lyceum.ports import Ask, Chunk, Delta, End, Limits, Offer, Usage, Use
 from test_library import BREAD, STARS, Scribe, ask_of, first_choice, read, write
 
 pytestmark = pytest.mark.anyio

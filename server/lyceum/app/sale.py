@@ -1,0 +1,94 @@
+"""One answer being sold: what it may cost is reserved, what was delivered is settled, however it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+import anyio
+
+from lyceum.errors import LyceumError
+from lyceum.ports import Admitted, Ask, Bill, Chunk, Delta, End, Gate, Model, Usage
+
+log = logging.getLogger(__name__)
+
+SETTLE_ATTEMPTS_S = (0.0, 0.5, 2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Tab:
+    """What one request may cost, reserved at the till; empty for what is free."""
+
+    gate: Gate | None = None
+    admitted: Admitted | None = None
+
+    async def settle(self, charge_msat: int) -> Bill | None:
+        if self.gate is None or self.admitted is None:
+            return None
+        for wait_s in SETTLE_ATTEMPTS_S:
+            await asyncio.sleep(wait_s)
+            try:
+                settled = await self.gate.settle(self.admitted.reservation, charge_msat)
+            except LyceumError as error:
+                log.warning("settling %s msat failed: %s", charge_msat, error.message)
+            else:
+                return Bill(settled.charged_msat, settled.balance_msat)
+        return None
+
+
+class Sale:
+    """One answer being sold: counts what is delivered, and settles it however the answer ends."""
+
+    def __init__(self, model: Model, ask: Ask, weighed: Usage, tab: Tab) -> None:
+        self._model = model
+        self._ask = ask
+        self._read = replace(weighed, output_tokens=0, output_chars=0)
+        self._tab = tab
+
+    async def chunks(self, piecemeal: bool) -> AsyncGenerator[Chunk]:
+        """The model's chunks; the `End` comes after the till has settled, and carries the bill.
+
+        An answer that the model failed to finish costs nothing, nor does one that says only that the
+        question lies outside its field. One that the buyer broke off costs what was handed over until
+        then: `piecemeal` as it was written, else nothing.
+        """
+        delivered, owed, end, outside = self._read, self._read, End("error"), False
+        try:
+            async with aclosing(self._model.stream(self._ask)) as chunks:  # type: ignore[type-var]
+                async for chunk in chunks:
+                    if isinstance(chunk, End):
+                        end = chunk
+                        delivered = _exact(delivered, chunk.usage)
+                        owed = self._read if outside else delivered
+                        break
+                    yield chunk
+                    outside = outside or chunk.outside
+                    delivered = _after(delivered, chunk)
+                    owed = delivered if piecemeal and not outside else owed
+        except Exception:
+            owed = self._read
+            raise
+        finally:
+            with anyio.CancelScope(shield=True):
+                bill = await self._tab.settle(self._model.offer.price.cost_msat(owed))
+        yield replace(end, usage=delivered, bill=bill)
+
+
+def _after(usage: Usage, delta: Delta) -> Usage:
+    return replace(
+        usage,
+        output_tokens=usage.output_tokens + delta.tokens,
+        output_chars=usage.output_chars + len(delta.text),
+    )
+
+
+def _exact(counted: Usage, reported: Usage) -> Usage:
+    """Tokens as the model reports them at its end; characters as they were handed over."""
+    return replace(
+        counted,
+        input_tokens=reported.input_tokens or counted.input_tokens,
+        output_tokens=reported.output_tokens or counted.output_tokens,
+    )

@@ -1,0 +1,43 @@
+"""The tables, and how a file written by an older Lyceum becomes one of this version. Append scripts, change none."""
+
+SCHEMA = (
+    """
+    CREATE TABLE tokens (
+        token_id TEXT PRIMARY KEY,
+        payment_hash TEXT NOT NULL UNIQUE,
+        service TEXT NOT NULL,
+        credit_msat INTEGER NOT NULL,
+        spent_msat INTEGER NOT NULL DEFAULT 0,
+        reserved_msat INTEGER NOT NULL DEFAULT 0,
+        created_at INTEGER NOT NULL,
+        expires_at INTEGER NOT NULL,
+        CHECK (spent_msat >= 0 AND reserved_msat >= 0 AND spent_msat + reserved_msat <= credit_msat)
+    ) STRICT;
+    CREATE TABLE revocations (token_id TEXT PRIMARY KEY, revoked_at INTEGER NOT NULL) STRICT;
+    CREATE TABLE reservations (
+        reservation TEXT PRIMARY KEY,
+        token_id TEXT NOT NULL REFERENCES tokens,
+        amount_msat INTEGER NOT NULL,
+        until INTEGER NOT NULL,
+        charged_msat INTEGER,
+        settled_at INTEGER
+    ) STRICT;
+    CREATE INDEX open_reservations ON reservations (token_id, until) WHERE settled_at IS NULL;
+    CREATE TABLE purchases (
+        payment_hash TEXT PRIMARY KEY,
+        origin TEXT NOT NULL,
+        purpose TEXT NOT NULL,
+        bolt11 TEXT NOT NULL,
+        amount_msat INTEGER NOT NULL,
+        fee_cap_msat INTEGER NOT NULL,
+        created_at INTEGER NOT NULL,
+        macaroon TEXT NOT NULL,
+        outcome TEXT NOT NULL,
+        preimage TEXT NOT NULL DEFAULT '',
+        fee_msat INTEGER NOT NULL DEFAULT 0,
+        usable INTEGER NOT NULL DEFAULT 1
+    ) STRICT;
+    CREATE INDEX kept_purchases ON purchases (origin, created_at) WHERE outcome = 'settled' AND usable;
+    """,
+)
+"""One script a schema version; `PRAGMA user_version` counts those that were applied."""
