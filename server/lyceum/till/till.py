@@ -1,51 +1,18 @@
-"""The seller: challenge, admit, settle, revoke. One L402 token is one prepaid balance.
-
-Laws: nothing is written before an invoice is paid; a balance is claimed before anything is served;
-a charge never exceeds its reservation. Knows no HTTP and no model, only names, limits and msat.
-"""
+"""One token at the counter: challenge, verify, reserve, settle, revoke."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from lyceum import l402
 from lyceum.books import TillLedger, Token
 from lyceum.errors import BadRequest
 from lyceum.money import check_msat, whole_sats_msat
 from lyceum.ports import Admitted, Declined, Settlement, Wallet
+from lyceum.till.terms import Admission, TillTerms
 
 RESERVATION_S = 900
 """How long a reservation lives when nobody settles it; longer than any answer takes."""
-
-
-@dataclass(frozen=True, slots=True)
-class TillTerms:
-    """`bundle_msat`: the least a first payment buys. Lifetimes of tokens and challenges in seconds."""
-
-    bundle_msat: int = 1000
-    token_s: int = 30 * 24 * 3600
-    challenge_s: int = 600
-
-    def __post_init__(self) -> None:
-        check_msat("bundle_msat", self.bundle_msat)
-        if self.token_s <= self.challenge_s or self.challenge_s < 1:
-            raise ValueError("a token must outlive its challenge, and both must last at least a second")
-
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """A request at the till: the `Authorization` lines it came with, and what it wants to reserve."""
-
-    authorization: tuple[str, ...]
-    service: str
-    amount_msat: int
-    model: str | None = None
-    max_tokens: int | None = None
-
-    def __post_init__(self) -> None:
-        l402.caveats.check_service(self.service)
-        check_msat("amount_msat", self.amount_msat, least=1)
 
 
 class Till:
