@@ -201,14 +201,19 @@ def _now() -> int:
 
 @method("l402-admit", quick)
 def admit(
-    service: Any, amount_msat: Any, authorization: Any = None, model: Any = None, max_tokens: Any = None
+    service: Any,
+    amount_msat: Any,
+    authorization: Any = None,
+    model: Any = None,
+    max_tokens: Any = None,
+    client: Any = "",
 ) -> dict[str, Any]:
     """Verify the Authorization header line(s) of a request and reserve {amount_msat} of its token.
 
     Answers `admitted` with a reservation to settle, or `declined` with the reason and the headers
-    of a 402 that sells a token for {service}.
+    of a 402 that sells a token for {service}. {client} says who asks, best as an address's network.
     """
-    answer = plugin.till.admit(_admission(service, amount_msat, authorization, model, max_tokens))
+    answer = plugin.till.admit(_admission(service, amount_msat, authorization, model, max_tokens, client))
     return {"declined" if isinstance(answer, Declined) else "admitted": asdict(answer)}
 
 
@@ -360,11 +365,15 @@ def _visit_all() -> Sequence[Seller]:
 # Shapes of the answers.
 
 
-def _admission(service: Any, amount_msat: Any, authorization: Any, model: Any, max_tokens: Any) -> Admission:
+def _admission(
+    service: Any, amount_msat: Any, authorization: Any, model: Any, max_tokens: Any, client: Any = ""
+) -> Admission:
     header, amount = lines("authorization", authorization), msat("amount_msat", amount_msat)
     tokens = None if max_tokens is None else count("max_tokens", max_tokens)
     try:
-        return Admission(header, word("service", service), amount, model and word("model", model), tokens)
+        return Admission(
+            header, word("service", service), amount, model and word("model", model), tokens, str(client)[:64]
+        )
     except ValueError as error:
         raise BadRequest(str(error)) from None
 

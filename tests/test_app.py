@@ -24,6 +24,7 @@ from lyceum.ports import (
     Delta,
     Embeddings,
     End,
+    Entry,
     Gate,
     Limits,
     Member,
@@ -97,16 +98,14 @@ class Ruler:
 class Door:
     """A gate that admits the header "good" and writes down what it was asked."""
 
-    asked: list[tuple[Any, ...]] = field(default_factory=list)
+    asked: list[Entry] = field(default_factory=list)
     settled: list[int] = field(default_factory=list)
     broken: int = 0
 
-    async def admit(
-        self, authorization: Sequence[str], model: str, max_tokens: int, amount_msat: int
-    ) -> Admitted | Declined:
-        self.asked.append((tuple(authorization), model, max_tokens, amount_msat))
-        if list(authorization) == ["good"]:
-            return Admitted("r1", "t1", "h1", amount_msat, 900)
+    async def admit(self, entry: Entry) -> Admitted | Declined:
+        self.asked.append(entry)
+        if entry.authorization == ("good",):
+            return Admitted("r1", "t1", "h1", entry.amount_msat, 900)
         return Declined("exhausted", "nothing left", tuple(("WWW-Authenticate", line) for line in LINES), 2000)
 
     async def settle(self, reservation: str, charge_msat: int) -> Settlement:
@@ -151,10 +150,29 @@ async def test_an_answer_is_charged_for_what_was_delivered() -> None:
     door = Door()
     answer = (await post(Parrot(), door)).json()
     assert answer["choices"][0]["message"]["content"] == "Polly wants a cracker."
-    assert door.asked == [(("good",), "parrot", 50, 400)]
+    assert door.asked == [Entry(("good",), "parrot", 50, 400, "127.0.0.0/24")]
     assert door.settled == [100 + 22]
     assert answer["lyceum"]["charge"] == {"charged_msat": 122, "balance_msat": 778}
     assert answer["usage"] == {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5}
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.77", "192.0.2.0/24"),
+        ("2001:db8:5:6:7::8", "2001:db8:5::/48"),
+        ("::ffff:192.0.2.77", "192.0.2.0/24"),
+        ("/run/lyceum.sock", ""),
+        ("", ""),
+    ],
+)
+async def test_the_till_hears_which_network_asks(address: str, network: str) -> None:
+    """As much of the address as one customer of a provider cannot change; no forwarded header is believed."""
+    door = Door()
+    transport = httpx.ASGITransport(create_app(Stock((Parrot(),)), door), client=(address, 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://shop") as shop:
+        await shop.post("/v1/chat/completions", json=CHAT, headers={"X-Forwarded-For": "198.51.100.9"})
+    assert [entry.client for entry in door.asked] == [network]
 
 
 async def test_a_stream_carries_usage_and_bill_in_its_last_chunk() -> None:

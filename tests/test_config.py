@@ -56,6 +56,7 @@ MISTAKES = {
     "a key": ("[server]\nprot = 1\n" + MODEL, 2, "prot"),
     "a key in the second model": (MODEL + MODEL + "n_ctk = 9\n", 5, "n_ctk"),
     "a table": ("[server]\nport = 1\n[srever]\n" + MODEL, 3, "srever"),
+    "a proxy by name": ('[server]\nproxy = "nginx"\n' + MODEL, 2, "IP address"),
     "a key outside": ("port = 1\n" + MODEL, 1, "port"),
     "a key in the ensemble": (MODEL + "[ensemble]\nbudget = 1\n", 4, "budget"),
     # wrong types
@@ -98,7 +99,7 @@ def test_a_mistake_names_file_line_and_key(tmp_path: Path, case: str) -> None:
 
 def test_an_unknown_key_lists_the_known_ones(tmp_path: Path) -> None:
     """The right one is in the message."""
-    with pytest.raises(ConfigError, match=r"known in \[server\]: host, port, node, service"):
+    with pytest.raises(ConfigError, match=r"known in \[server\]: host, port, proxy, node, service"):
         loaded(tmp_path, "[server]\nprot = 1\n" + MODEL)
 
 

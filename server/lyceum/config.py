@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -24,6 +25,8 @@ STARTER = """\
 [server]
 host = "127.0.0.1"
 port = 9402
+# A reverse proxy before this server, by its address; its X-Forwarded-For then says who a client is.
+# proxy = "127.0.0.1"
 # The Lightning node's RPC socket. Without it every model is free.
 node = "~/.lightning/bitcoin/lightning-rpc"
 # The name that the tokens are sold for; letters a-z, digits, - and _.
@@ -69,6 +72,7 @@ output_per_1k_msat = 1000
 class ServerTable:
     host: str = "127.0.0.1"
     port: int = 9402
+    proxy: str = ""
     node: str = ""
     service: str = "lyceum"
     memory_mb: int = 0
@@ -213,8 +217,17 @@ def _wrong(value: Any, hint: Any, key: str) -> str:
     return "" if within(value) else f"{key} = {value!r} is out of range: {range_text}"
 
 
+def _is_address(value: str) -> bool:
+    try:
+        ip_address(value)
+    except ValueError:
+        return False
+    return True
+
+
 BOUNDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "port": ("1 to 65535, or 0 for any free one", lambda value: 0 <= value <= 65535),
+    "proxy": ("the IP address of your reverse proxy", _is_address),
     "service": (
         "1 to 32 of a-z, 0-9, - and _",
         lambda value: re.fullmatch(r"[a-z0-9_-]{1,32}", value) is not None,

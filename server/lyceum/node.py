@@ -8,8 +8,9 @@ the whole call, credentials included, so none leaves this file.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from pyln.client import LightningRpc, RpcError
 
 from lyceum.errors import BadInvoice, NodeError, from_rpc
 from lyceum.l402 import Challenge
-from lyceum.ports import Admitted, Declined, Invoice, Outcome, Payment, Settlement, Terms, Ticket
+from lyceum.ports import Admitted, Declined, Entry, Invoice, Outcome, Payment, Settlement, Terms, Ticket
 
 NETWORKS = {"bc": "bitcoin", "tb": "testnet", "tbs": "signet", "bcrt": "regtest"}
 """BOLT11 currency prefix -> the name that lightningd gives the network."""
@@ -146,17 +147,8 @@ class NodeGate:
         self._plugin = plugin
         self._service = service
 
-    async def admit(
-        self, authorization: Sequence[str], model: str, max_tokens: int, amount_msat: int
-    ) -> Admitted | Declined:
-        answer = await self._plugin(
-            "l402-admit",
-            authorization=list(authorization),
-            service=self._service,
-            amount_msat=amount_msat,
-            model=model,
-            max_tokens=max_tokens,
-        )
+    async def admit(self, entry: Entry) -> Admitted | Declined:
+        answer = await self._plugin("l402-admit", service=self._service, **asdict(entry))
         return Admitted(**answer["admitted"]) if "admitted" in answer else _declined(answer["declined"])
 
     async def settle(self, reservation: str, charge_msat: int) -> Settlement:

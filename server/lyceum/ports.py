@@ -6,7 +6,7 @@ Frozen values check themselves on construction, so a wrong one cannot exist.
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
@@ -392,13 +392,28 @@ class Declined:
     amount_msat: int
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A request at the gate: the `Authorization` lines it came with, and what it wants to reserve.
+
+    `client` is the network that it comes from, an IPv4 /24 or an IPv6 /48 as text; "" where unknown.
+    """
+
+    authorization: tuple[str, ...]
+    model: str
+    max_tokens: int
+    amount_msat: int
+    client: str = ""
+
+    def __post_init__(self) -> None:
+        check_msat("amount_msat", self.amount_msat, least=1)
+
+
 class Gate(Protocol):
     """The till as a web server sees it: it hands over header text and learns no secrets."""
 
-    async def admit(
-        self, authorization: Sequence[str], model: str, max_tokens: int, amount_msat: int
-    ) -> Admitted | Declined:
-        """Reserve `amount_msat`. Raises BadRequest for two different credentials in one request."""
+    async def admit(self, entry: Entry) -> Admitted | Declined:
+        """Reserve what it asks for. Raises BadRequest for two different credentials in one request."""
         ...
 
     async def settle(self, reservation: str, charge_msat: int) -> Settlement: ...

@@ -45,8 +45,16 @@ def run(config: Config) -> int:
         host, port = listener.getsockname()[:2]
         app = assemble(config)
         say(f"serving on http://{host}:{port}/v1")
-        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
+        uvicorn.Server(web_config(app, config.server.proxy)).run(sockets=[listener])
     return 0
+
+
+def web_config(app: Starlette, proxy: str) -> uvicorn.Config:
+    """Only a request that comes from `proxy` may say in X-Forwarded-For whose it is; from nobody if empty.
+
+    Left alone, uvicorn believes whoever connects from this machine, and what the environment says.
+    """
+    return uvicorn.Config(app, log_level="warning", proxy_headers=bool(proxy), forwarded_allow_ips=proxy)
 
 
 def assemble(config: Config) -> Starlette:

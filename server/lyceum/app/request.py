@@ -1,9 +1,10 @@
-"""One request, bounded and watched: its body, and whether its client is still there."""
+"""One request, bounded and watched: its body, where it comes from, and whether its client is still there."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from ipaddress import ip_address, ip_network
 from typing import TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -12,6 +13,8 @@ from lyceum import wire
 from lyceum.errors import TooLong
 
 T = TypeVar("T")
+
+NETWORK_BITS = {4: 24, 6: 48}
 
 
 async def or_gone(request: Request, work: Awaitable[T]) -> T:
@@ -32,6 +35,19 @@ async def or_gone(request: Request, work: Awaitable[T]) -> T:
 async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+def network_of(request: Request) -> str:
+    """The client's IPv4 /24 or IPv6 /48, which is what one customer of a provider can choose within.
+
+    Empty where the connection has no IP address.
+    """
+    try:
+        address = ip_address(request.client.host if request.client else "")
+    except ValueError:
+        return ""
+    plain = getattr(address, "ipv4_mapped", None) or address
+    return str(ip_network((plain.packed, NETWORK_BITS[plain.version]), strict=False))
 
 
 async def read_body(request: Request) -> bytes:

@@ -15,10 +15,10 @@ from starlette.responses import JSONResponse, Response
 from lyceum import wire
 from lyceum.app.answer import EventStream, events, first_of, whole
 from lyceum.app.failures import NO_STORE, Refused
-from lyceum.app.request import or_gone, read_body
+from lyceum.app.request import network_of, or_gone, read_body
 from lyceum.app.sale import Sale, Tab
 from lyceum.errors import BadRequest, ModelError, UnknownModel
-from lyceum.ports import Declined, Embedder, Gate, Model, Offer
+from lyceum.ports import Declined, Embedder, Entry, Gate, Model, Offer
 
 T = TypeVar("T")
 
@@ -106,8 +106,8 @@ class Shop:
     async def _admit(self, offer: Offer, tokens: int, amount_msat: int, request: Request) -> Tab:
         if not amount_msat or self._gate is None:
             return Tab()
-        lines = request.headers.getlist("authorization")
-        answer = await self._gate.admit(lines, offer.model, tokens, amount_msat)
+        lines = tuple(request.headers.getlist("authorization"))
+        answer = await self._gate.admit(Entry(lines, offer.model, tokens, amount_msat, network_of(request)))
         if isinstance(answer, Declined):
             raise Refused(answer, offer)
         return Tab(self._gate, answer)

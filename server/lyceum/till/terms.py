@@ -24,13 +24,14 @@ class TillTerms:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A request at the till: the `Authorization` lines it came with, and what it wants to reserve."""
+    """An `Entry` to a named service; other services than ours may know neither model nor client."""
 
     authorization: tuple[str, ...]
     service: str
     amount_msat: int
     model: str | None = None
     max_tokens: int | None = None
+    client: str = ""
 
     def __post_init__(self) -> None:
         l402.caveats.check_service(self.service)
