@@ -222,12 +222,22 @@ async def test_a_refusal_by_the_till_is_a_402_that_can_be_paid() -> None:
 async def test_what_cannot_be_delivered_is_refused_before_the_till(
     model: Parrot, body: Any, status: int, code: str
 ) -> None:
-    """400, 404, 413 and 503 come before any invoice, in OpenAI's error shape."""
+    """400, 404, 413 and 503 come before any invoice, as problems with OpenAI's error object beside them."""
     door = Door()
     response = await post(model, door, body, headers={"Authorization": "bad"})
     assert response.status_code == status
-    assert response.json()["error"]["code"] == code
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["code"] == response.json()["error"]["code"] == code
     assert door.asked == []
+
+
+async def test_our_own_mistake_is_a_problem_too() -> None:
+    """500 with a code; what went wrong is for the log and not for the client."""
+    response = await post(Parrot(price=None), Door())  # type: ignore[arg-type]
+    assert response.status_code == 500
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["code"] == "internal-error"
+    assert "NoneType" not in response.text
 
 
 async def test_busy_says_when_to_come_back() -> None:
@@ -340,6 +350,7 @@ async def test_a_wrong_address_is_answered_in_openai_s_shape(method: str, path: 
     async with client(Parrot(), Door()) as shop:
         response = await shop.request(method, path)
         assert response.status_code == status
+        assert response.json()["code"] == "no-such-route"
         assert path in response.json()["error"]["message"]
 
 

@@ -47,7 +47,7 @@ def answer(text: str = ANSWER) -> httpx.Response:
 
 def payment_required(reason: str = "payment-required", number: int = 1) -> httpx.Response:
     lines = challenge_of(invoice_of(number)).header_lines()
-    body = json.dumps(problem(402, "Payment Required", reason, f"why: {reason}"))
+    body = json.dumps(problem(402, reason, f"why: {reason}"))
     return httpx.Response(402, headers=[("WWW-Authenticate", line) for line in lines], content=pieces(body))
 
 

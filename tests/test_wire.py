@@ -32,9 +32,9 @@ from lyceum.wire import (
     MAX_MESSAGES,
     AnswerReader,
     Envelope,
-    error_body,
     error_event,
     problem,
+    problem_of,
     read_chat,
     read_offers,
     read_texts,
@@ -348,20 +348,37 @@ def test_an_error_within_a_stream_reaches_the_buyer() -> None:
         reader.feed(error_event(UnknownModel("no such model")).split("\n")[0])
 
 
-def test_an_error_is_openais_error_object() -> None:
-    """The code is stable, the parameter named, the kind told by whose fault it was."""
-    assert error_body(BadRequest("too hot", "temperature")) == {
-        "error": {"message": "too hot", "type": "invalid_request_error", "param": "temperature", "code": "bad-request"}
+def test_an_error_is_a_problem_and_openais_error_object() -> None:
+    """RFC 9457 with a stable code; beside it the same where clients of OpenAI's API look."""
+    assert problem_of(BadRequest("too hot", "temperature")) == {
+        "type": "about:blank",
+        "title": "Bad Request",
+        "status": 400,
+        "detail": "too hot",
+        "code": "bad-request",
+        "error": {"message": "too hot", "type": "invalid_request_error", "param": "temperature", "code": "bad-request"},
     }
-    assert error_body(PeerError("gone"))["error"]["type"] == "server_error"
 
 
-def test_a_problem_carries_both_forms() -> None:
-    """RFC 9457 with a code, and OpenAI's error object for clients that look there."""
-    body = problem(402, "Payment Required", "expired", "the token has expired", amount_msat=3000)
-    assert (body["status"], body["code"], body["detail"]) == (402, "expired", "the token has expired")
-    assert (body["error"]["code"], body["error"]["message"]) == ("expired", "the token has expired")
-    assert body["amount_msat"] == 3000
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, "invalid_request_error"),
+        (402, "payment_required"),
+        (404, "invalid_request_error"),
+        (429, "rate_limit_error"),
+        (500, "server_error"),
+        (503, "server_error"),
+    ],
+)
+def test_openais_kind_of_error_says_whose_fault_it_was(status: int, kind: str) -> None:
+    """Clients of OpenAI's API decide by it whether to mend the request, pay, wait or try again."""
+    assert problem(status, "a-code", "a sentence")["error"]["type"] == kind
+
+
+def test_a_problem_takes_further_members() -> None:
+    """A price, a model: RFC 9457's extension members stand beside the five."""
+    assert problem(402, "expired", "the token has expired", amount_msat=3000)["amount_msat"] == 3000
 
 
 # Offers

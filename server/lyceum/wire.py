@@ -11,6 +11,7 @@ import struct
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from http import HTTPStatus
 from typing import Any, cast, get_args
 
 from lyceum.errors import BadRequest, LyceumError, PeerError, TooLong
@@ -330,23 +331,32 @@ def _account(end: End) -> JsonObject:
 
 
 def error_event(error: LyceumError) -> str:
-    return _event(error_body(error)) + DONE
+    """OpenAI's error object, where an answer breaks off."""
+    return _event({"error": problem_of(error)["error"]}) + DONE
 
 
-def error_body(error: LyceumError) -> JsonObject:
-    """OpenAI's error object."""
-    kind = "invalid_request_error" if error.status < 500 else "server_error"
-    param = getattr(error, "param", None)
-    return {"error": {"message": error.message, "type": kind, "param": param, "code": error.code}}
+def problem_of(error: LyceumError) -> JsonObject:
+    return problem(error.status, error.code, error.message, param=getattr(error, "param", None))
 
 
-def problem(status: int, title: str, reason: str, detail: str, **more: object) -> JsonObject:
-    """An RFC 9457 problem with a stable `code`, and OpenAI's error object for clients that look there."""
-    error = {"message": detail, "type": "payment_required", "param": None, "code": reason}
-    return {"type": "about:blank", "title": title, "status": status, "code": reason, "detail": detail} | {
-        **more,
-        "error": error,
-    }
+def problem(
+    status: int, code: str, detail: str, *, kind: str = "about:blank", param: str | None = None, **more: object
+) -> JsonObject:
+    """RFC 9457's problem with a stable `code`; `error` says the same where clients of OpenAI's API look.
+
+    `kind` is the problem's type, a URI. The codes are listed in plugin/README.md.
+    """
+    said = {"type": kind, "title": HTTPStatus(status).phrase, "status": status, "detail": detail, "code": code}
+    error = {"message": detail, "type": _error_type(status), "param": param, "code": code}
+    return said | more | {"error": error}
+
+
+def _error_type(status: int) -> str:
+    """OpenAI's four kinds of error."""
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return "server_error"
+    named = {HTTPStatus.PAYMENT_REQUIRED: "payment_required", HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error"}
+    return named.get(HTTPStatus(status), "invalid_request_error")
 
 
 # The list of models

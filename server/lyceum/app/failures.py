@@ -1,8 +1,8 @@
-"""Errors as responses: the one place that maps them."""
+"""Errors as responses: the one place that maps them. Each is a problem with a stable code (RFC 9457)."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict
 
 from starlette.exceptions import HTTPException
@@ -10,22 +10,32 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from lyceum import wire
-from lyceum.errors import LyceumError
+from lyceum.errors import LyceumError, PaymentRequired
 from lyceum.ports import Declined, Offer
 
 NO_STORE = {"Cache-Control": "no-store"}
 CLIENT_GONE = 499
+NO_ROUTE = "no-such-route"
 
 
-class Refused(LyceumError):
+class Refused(PaymentRequired):
     """The till declined; carries what it said, headers and all."""
 
-    status, code = 402, "payment-required"
-
     def __init__(self, declined: Declined, offer: Offer) -> None:
-        super().__init__(declined.detail)
+        super().__init__(declined.detail, declined.reason)
         self.declined = declined
         self.offer = offer
+
+
+class Problem(JSONResponse):
+    """`body` as `wire.problem` writes it. Never stored: it may be otherwise a moment later."""
+
+    media_type = "application/problem+json"
+
+    def __init__(self, body: wire.JsonObject, headers: Iterable[tuple[str, str]] = ()) -> None:
+        super().__init__(body, body["status"], NO_STORE)
+        for name, value in headers:
+            self.headers.append(name, value)
 
 
 async def _payment_required(_: Request, error: Exception) -> Response:
@@ -33,31 +43,30 @@ async def _payment_required(_: Request, error: Exception) -> Response:
     declined = error.declined
     body = wire.problem(
         error.status,
-        "Payment Required",
         declined.reason,
         declined.detail,
         amount_msat=declined.amount_msat,
         model=error.offer.model,
         price=asdict(error.offer.price),
     )
-    response = JSONResponse(body, error.status, NO_STORE, "application/problem+json")
-    for name, value in declined.headers:
-        response.headers.append(name, value)
-    return response
+    return Problem(body, declined.headers)
 
 
 async def _failed(_: Request, error: Exception) -> Response:
     assert isinstance(error, LyceumError)  # noqa: S101
     retry_after_s = getattr(error, "retry_after_s", None)
-    headers = {"Retry-After": str(retry_after_s)} if retry_after_s else None
-    return JSONResponse(wire.error_body(error), error.status, headers)
+    return Problem(wire.problem_of(error), [("Retry-After", str(retry_after_s))] if retry_after_s else ())
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     message = f"{request.method} {request.url.path}: {error.detail}"
-    body = {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": "no-such-route"}}
-    return JSONResponse(body, error.status_code, error.headers)
+    return Problem(wire.problem(error.status_code, NO_ROUTE, message), (error.headers or {}).items())
+
+
+async def _broken(_: Request, __: Exception) -> Response:
+    """Our own mistake. Its traceback goes to the log; to the client it would be of no use."""
+    return Problem(wire.problem_of(LyceumError("this server made a mistake; its log says where")))
 
 
 async def _gone(_: Request, __: Exception) -> Response:
@@ -69,4 +78,5 @@ HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Resp
     LyceumError: _failed,
     HTTPException: _no_route,
     ClientDisconnect: _gone,
+    Exception: _broken,
 }
