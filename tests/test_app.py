@@ -152,7 +152,13 @@ async def test_an_answer_is_charged_for_what_was_delivered() -> None:
     assert answer["choices"][0]["message"]["content"] == "Polly wants a cracker."
     assert door.asked == [Entry(("good",), "parrot", 50, 400, "127.0.0.0/24")]
     assert door.settled == [100 + 22]
-    assert answer["lyceum"]["charge"] == {"charged_msat": 122, "balance_msat": 778}
+    assert answer["lyceum"]["charge"] == {
+        "charged_msat": 122,
+        "balance_msat": 778,
+        "price": {"base_msat": 100, "input_per_1k_msat": 0, "output_per_1k_msat": 1000, "unit": "char"},
+        "input_units": 5,
+        "output_units": 22,
+    }
     assert answer["usage"] == {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5}
 
 

@@ -28,7 +28,7 @@ ENVELOPE = Envelope("chatcmpl-1", 1, "economist")
 ANSWER = (
     ENVELOPE.delta(Delta("Go"), True)
     + ENVELOPE.delta(Delta("ld."), False)
-    + ENVELOPE.end(End("stop", Usage(5, 2, 14, 5), bill=Bill(105, 2895)), True)
+    + ENVELOPE.end(End("stop", Usage(5, 2, 14, 5), bill=Bill(105, 2895, OFFER.price, 14, 5)), True)
 )
 
 Answers = Callable[[httpx.Request], httpx.Response]
@@ -259,7 +259,12 @@ FAILURES: dict[str, tuple[Callable[[], httpx.Response], str]] = {
     "error object": (lambda: httpx.Response(503, json={"error": {"message": "busy now"}}), "answered 503: busy now"),
     "402 without a challenge": (lambda: httpx.Response(402), "its challenge cannot be read"),
     "402 with garbage": (lambda: httpx.Response(402, headers={"WWW-Authenticate": "L402 x=1"}), "cannot be read"),
-    "wrong account": (lambda: answer(ENVELOPE.end(End("stop", bill=Bill(-1, 0)), True)), "account of its answer"),
+    "wrong account": (
+        lambda: answer(
+            ENVELOPE.end(End("stop"), True).replace('"lyceum":{', '"lyceum":{"charge":{"charged_msat":-1},')
+        ),
+        "account of its answer",
+    ),
 }
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lyceum.money import MAX_MSAT
-from lyceum.ports import Ask, Limits, Message, Offer, Outcome, Payment, Price, Terms, Ticket, Unit, Usage
+from lyceum.ports import Ask, Bill, Limits, Message, Offer, Outcome, Payment, Price, Terms, Ticket, Unit, Usage
 
 HELLO = (Message("system", "be brief"), Message("user", "hello"), Message("assistant", "hi"))
 PRICE = Price(base_msat=100, input_per_1k_msat=200, output_per_1k_msat=1300)
@@ -61,6 +63,9 @@ def test_the_unit_decides_what_counts() -> None:
         (lambda: Ask("m", ()), "messages"),
         (lambda: Ask("m", HELLO, max_tokens=0), "max_tokens"),
         (lambda: Ask("m", HELLO, budget_msat=-1), "budget_msat"),
+        (lambda: Bill(-1, 0, PRICE), "charged_msat"),
+        (lambda: Bill(0, 0, PRICE, -1), "input_units"),
+        (lambda: Bill(0, 0, PRICE, 0, 1.5), "output_units"),  # type: ignore[arg-type]
         (lambda: Terms(-1, 0), "cap_msat"),
         (lambda: Terms(0, MAX_MSAT + 1), "fee_cap_msat"),
     ],
@@ -92,6 +97,44 @@ def test_the_worst_case_covers_every_answer(question: str, wanted: int | None, w
     tokens = min(written, offer.limits.answer_tokens(wanted))
     used = Usage(len(question), tokens, ask.input_chars, tokens * 6)
     assert offer.price.cost_msat(used) <= offer.price.cost_msat(worst)
+
+
+ANSWERED = Usage(input_tokens=6, output_tokens=9, input_chars=20, output_chars=40)
+
+
+@pytest.mark.parametrize("unit", list(Unit))
+@pytest.mark.parametrize("usage", [ANSWERED, Usage(input_tokens=6, input_chars=20)])
+def test_a_bill_can_be_recomputed(unit: Unit, usage: Usage) -> None:
+    """From its own units and price comes what the price charges; a failed answer counts nothing and costs nothing."""
+    price = Price(100, 200, 1300, unit)
+    bill = Bill.for_answer(price, usage)
+    assert bill.due_msat == bill.charged_msat == price.cost_msat(usage)
+    reading = Bill.for_reading(price, usage)
+    assert reading.due_msat == reading.charged_msat == price.reading_msat(usage)
+    assert not bill.complaint(price, usage)
+    assert not reading.complaint(price, usage)
+
+
+FAIR = Bill.for_answer(PRICE, ANSWERED)
+
+
+@pytest.mark.parametrize(
+    ("bill", "complaint"),
+    [
+        (replace(FAIR, charged_msat=FAIR.charged_msat - 1), ""),
+        (replace(FAIR, price=Price(100, 200, 1200)), "charges"),
+        (replace(FAIR, price=Price(0, 200, 1300), charged_msat=1), ""),
+        (replace(FAIR, charged_msat=FAIR.charged_msat + 1), "charges"),
+        (Bill(1, 0, PRICE), "charges"),
+        (Bill.for_answer(replace(PRICE, base_msat=101), ANSWERED), "charges"),
+        (Bill.for_answer(PRICE, replace(ANSWERED, output_chars=41)), "where there are 20[+]40"),
+        (Bill.for_answer(PRICE, replace(ANSWERED, input_chars=21)), "where there are 20[+]40"),
+        (Bill.for_answer(replace(PRICE, unit=Unit.TOKEN), ANSWERED), "counts tokens"),
+    ],
+)
+def test_an_overcharge_is_named(bill: Bill, complaint: str) -> None:
+    """More than the units come to, more units than there are, a dearer price or another unit; less is no complaint."""
+    assert re.search(complaint or "^$", bill.complaint(PRICE, ANSWERED))
 
 
 @pytest.mark.parametrize("value", [Ticket("L402 mac:secret", "h"), Payment(Outcome.SETTLED, "secret")])

@@ -215,7 +215,7 @@ ENDS = st.builds(
     st.none() | st.integers(-90000, 0).map(lambda number: number / 10_000),
     st.lists(st.just(MEMBER), max_size=2).map(tuple),
     st.lists(st.just(Citation(1, "bread.md", "Yeast", "It eats sugar.")), max_size=2).map(tuple),
-    st.none() | st.builds(Bill, st.integers(0, 9999), st.integers(0, 9999)),
+    st.none() | st.builds(Bill, *[st.integers(0, 9999)] * 2, st.builds(Price), *[st.integers(0, 9999)] * 2),
 )
 
 
@@ -254,13 +254,19 @@ def test_a_chunk_is_openais_chunk() -> None:
 
 def test_a_whole_answer_is_openais_completion() -> None:
     """Message, finish reason, usage; members and charge in our own object."""
-    end = End("length", Usage(5, 7, 20, 3), -0.12345678, (MEMBER,), bill=Bill(120, 2880))
+    end = End("length", Usage(5, 7, 20, 3), -0.12345678, (MEMBER,), bill=Bill(120, 2880, Price(100, 0, 1000), 20, 3))
     whole = ENVELOPE.whole([Delta("yes")], end)
     assert whole["object"] == "chat.completion"
     assert whole["choices"] == [
         {"index": 0, "message": {"role": "assistant", "content": "yes"}, "finish_reason": "length"}
     ]
-    assert whole["lyceum"]["charge"] == {"charged_msat": 120, "balance_msat": 2880}
+    assert whole["lyceum"]["charge"] == {
+        "charged_msat": 120,
+        "balance_msat": 2880,
+        "price": {"base_msat": 100, "input_per_1k_msat": 0, "output_per_1k_msat": 1000, "unit": "char"},
+        "input_units": 20,
+        "output_units": 3,
+    }
     assert whole["lyceum"]["members"][0]["payment_hash"] == "cc" * 32
     assert whole["lyceum"]["confidence"] == -0.1235
 

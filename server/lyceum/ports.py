@@ -141,14 +141,6 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Bill:
-    """What a seller charged for an answer; `balance_msat` is left on the buyer's token."""
-
-    charged_msat: int
-    balance_msat: int
-
-
-@dataclass(frozen=True, slots=True)
 class Citation:
     """A passage of a library that an answer rests on: [`number`] in the text, `source` a file's name."""
 
@@ -199,18 +191,75 @@ class Price:
 
     def cost_msat(self, usage: Usage) -> int:
         """Nothing for an empty answer; else base plus what was read and written."""
-        written = usage.output_chars if self.unit is Unit.CHAR else usage.output_tokens
-        return self._metered_msat(usage) if written else 0
+        read, written = self.units(usage)
+        return self.total_msat(read, written) if written else 0
 
     def reading_msat(self, usage: Usage) -> int:
         """What reading alone costs: embeddings write nothing that is metered."""
-        return self._metered_msat(replace(usage, output_tokens=0, output_chars=0))
+        return self.total_msat(self.units(usage)[0], 0)
 
-    def _metered_msat(self, usage: Usage) -> int:
-        chars = self.unit is Unit.CHAR
-        written = usage.output_chars if chars else usage.output_tokens
-        read = usage.input_chars if chars else usage.input_tokens
+    def units(self, usage: Usage) -> tuple[int, int]:
+        """What was read and written, in the unit of this price."""
+        if self.unit is Unit.CHAR:
+            return usage.input_chars, usage.output_chars
+        return usage.input_tokens, usage.output_tokens
+
+    def total_msat(self, read: int, written: int) -> int:
         return self.base_msat + ceil_div(read * self.input_per_1k_msat + written * self.output_per_1k_msat, 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What a seller charged and how it counted; `balance_msat` is left on the buyer's token.
+
+    The units are those of `price`; both are 0 where nothing is owed, as for a failed or an empty answer.
+    """
+
+    charged_msat: int
+    balance_msat: int
+    price: Price
+    input_units: int = 0
+    output_units: int = 0
+
+    def __post_init__(self) -> None:
+        check_msat("charged_msat", self.charged_msat)
+        check_msat("balance_msat", self.balance_msat)
+        if not all(type(units) is int and units >= 0 for units in (self.input_units, self.output_units)):
+            raise ValueError("input_units and output_units must be whole numbers, not negative")
+
+    @classmethod
+    def for_answer(cls, price: Price, usage: Usage) -> Bill:
+        """What an answer costs, before a till has settled it."""
+        read, written = price.units(usage)
+        return cls(price.cost_msat(usage), 0, price, *((read, written) if written else ()))
+
+    @classmethod
+    def for_reading(cls, price: Price, usage: Usage) -> Bill:
+        """What embeddings cost, before a till has settled it."""
+        return cls(price.reading_msat(usage), 0, price, price.units(usage)[0])
+
+    @property
+    def due_msat(self) -> int:
+        """The units at the price: no charge is above it, and one is below it only where less was reserved."""
+        if not self.input_units and not self.output_units:
+            return 0
+        return self.price.total_msat(self.input_units, self.output_units)
+
+    def complaint(self, listed: Price, counted: Usage) -> str:
+        """What is wrong with this bill, in a sentence; empty when nothing is.
+
+        `listed` is the dearest price that the buyer agreed to, `counted` what it holds. Characters are
+        recounted; of tokens, which only the seller counts, the sum alone.
+        """
+        read, written = listed.units(counted)
+        if self.price.unit is not listed.unit:
+            return f"it counts {self.price.unit}s, the price list {listed.unit}s"
+        if listed.unit is Unit.CHAR and (self.input_units > read or self.output_units > written):
+            return f"it counts {self.input_units}+{self.output_units} characters where there are {read}+{written}"
+        allowed_msat = replace(self, price=listed).due_msat
+        if self.charged_msat > min(self.due_msat, allowed_msat):
+            return f"it charges {self.charged_msat} msat where {min(self.due_msat, allowed_msat)} are due"
+        return ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -395,12 +395,11 @@ def read_offers(body: bytes) -> list[Offer]:
 
 def _offer(entry: JsonObject) -> Offer:
     ours = entry["lyceum"]
-    price = ours["price"]
     return Offer(
         model=str(entry["id"]),
         description=str(ours.get("description", ""))[:2000],
         topics=tuple(str(topic)[:80] for topic in ours.get("topics", [])[:MAX_TOPICS]),
-        price=Price(**{**price, "unit": Unit(price["unit"])}),
+        price=_price(ours["price"]),
         limits=Limits(int(ours["limits"]["context_tokens"]), int(ours["limits"]["max_tokens"])),
         kind=_kind(ours.get("kind", "chat")),
         bundle_msat=check_msat("bundle_msat", ours.get("bundle_msat", 0)),
@@ -554,8 +553,12 @@ def _read_candidate(row: JsonObject) -> Candidate:
 def _bill(found: JsonObject | None) -> Bill | None:
     if not found:
         return None
-    charged_msat = check_msat("charged_msat", found["charged_msat"])
-    return Bill(charged_msat, check_msat("balance_msat", found["balance_msat"]))
+    counted = {name: found[name] for name in ("charged_msat", "balance_msat", "input_units", "output_units")}
+    return Bill(price=_price(found["price"]), **counted)
+
+
+def _price(found: JsonObject) -> Price:
+    return Price(**{**found, "unit": Unit(found["unit"])})
 
 
 def _citation(entry: JsonObject) -> Citation:

@@ -25,17 +25,18 @@ class Tab:
     gate: Gate | None = None
     admitted: Admitted | None = None
 
-    async def settle(self, charge_msat: int) -> Bill | None:
+    async def settle(self, owed: Bill) -> Bill | None:
+        """The bill as the till settled it; None for what is free, or when the till cannot be reached."""
         if self.gate is None or self.admitted is None:
             return None
         for wait_s in SETTLE_ATTEMPTS_S:
             await asyncio.sleep(wait_s)
             try:
-                settled = await self.gate.settle(self.admitted.reservation, charge_msat)
+                settled = await self.gate.settle(self.admitted.reservation, owed.charged_msat)
             except LyceumError as error:
-                log.warning("settling %s msat failed: %s", charge_msat, error.message)
+                log.warning("settling %s msat failed: %s", owed.charged_msat, error.message)
             else:
-                return Bill(settled.charged_msat, settled.balance_msat)
+                return replace(owed, charged_msat=settled.charged_msat, balance_msat=settled.balance_msat)
         return None
 
 
@@ -73,7 +74,7 @@ class Sale:
             raise
         finally:
             with anyio.CancelScope(shield=True):
-                bill = await self._tab.settle(self._model.offer.price.cost_msat(owed))
+                bill = await self._tab.settle(Bill.for_answer(self._model.offer.price, owed))
         yield replace(end, usage=delivered, bill=bill)
 
 

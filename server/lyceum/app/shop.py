@@ -18,7 +18,7 @@ from lyceum.app.failures import NO_STORE, Refused
 from lyceum.app.request import network_of, or_gone, read_body
 from lyceum.app.sale import Sale, Tab
 from lyceum.errors import BadRequest, ModelError, UnknownModel
-from lyceum.ports import Declined, Embedder, Entry, Gate, Model, Offer
+from lyceum.ports import Bill, Declined, Embedder, Entry, Gate, Model, Offer
 
 T = TypeVar("T")
 
@@ -78,13 +78,14 @@ class Shop:
         embedder = self._find(batch.model, self._embedders)
         amount_msat = embedder.offer.price.reading_msat(await embedder.weigh(batch))
         tab = await self._admit(embedder.offer, 1, amount_msat, request)
-        owed_msat = 0
+        price = embedder.offer.price
+        owed = Bill(0, 0, price)
         try:
             found = await or_gone(request, embedder.embed(batch))
-            owed_msat = embedder.offer.price.reading_msat(found.usage)
+            owed = Bill.for_reading(price, found.usage)
         finally:
             with anyio.CancelScope(shield=True):
-                bill = await tab.settle(owed_msat)
+                bill = await tab.settle(owed)
         return JSONResponse(wire.write_embeddings(found, batch.model, base64, bill), headers=NO_STORE)
 
     def _offers(self) -> dict[str, Offer]:
