@@ -207,13 +207,16 @@ def admit(
     model: Any = None,
     max_tokens: Any = None,
     client: Any = "",
+    least_msat: Any = None,
 ) -> dict[str, Any]:
     """Verify the Authorization header line(s) of a request and reserve {amount_msat} of its token.
 
     Answers `admitted` with a reservation to settle, or `declined` with the reason and the headers
     of a 402 that sells a token for {service}. {client} says who asks, best as an address's network.
+    A balance below {amount_msat} is reserved whole if it is at least {least_msat}.
     """
-    answer = plugin.till.admit(_admission(service, amount_msat, authorization, model, max_tokens, client))
+    admission = _admission(service, amount_msat, authorization, model, max_tokens, client, least_msat)
+    answer = plugin.till.admit(admission)
     return {"declined" if isinstance(answer, Declined) else "admitted": asdict(answer)}
 
 
@@ -366,13 +369,25 @@ def _visit_all() -> Sequence[Seller]:
 
 
 def _admission(
-    service: Any, amount_msat: Any, authorization: Any, model: Any, max_tokens: Any, client: Any = ""
+    service: Any,
+    amount_msat: Any,
+    authorization: Any,
+    model: Any,
+    max_tokens: Any,
+    client: Any = "",
+    least_msat: Any = None,
 ) -> Admission:
     header, amount = lines("authorization", authorization), msat("amount_msat", amount_msat)
     tokens = None if max_tokens is None else count("max_tokens", max_tokens)
     try:
         return Admission(
-            header, word("service", service), amount, model and word("model", model), tokens, str(client)[:64]
+            header,
+            word("service", service),
+            amount,
+            model and word("model", model),
+            tokens,
+            str(client)[:64],
+            None if least_msat is None else msat("least_msat", least_msat),
         )
     except ValueError as error:
         raise BadRequest(str(error)) from None

@@ -32,6 +32,7 @@ from lyceum.ports import (
     Price,
     Settlement,
     TextBatch,
+    Unit,
     Usage,
 )
 
@@ -101,11 +102,12 @@ class Door:
     asked: list[Entry] = field(default_factory=list)
     settled: list[int] = field(default_factory=list)
     broken: int = 0
+    left_msat: int = 10_000
 
     async def admit(self, entry: Entry) -> Admitted | Declined:
         self.asked.append(entry)
-        if entry.authorization == ("good",):
-            return Admitted("r1", "t1", "h1", entry.amount_msat, 900)
+        if entry.authorization == ("good",) and (entry.least_msat or entry.amount_msat) <= self.left_msat:
+            return Admitted("r1", "t1", "h1", min(entry.amount_msat, self.left_msat), 900)
         return Declined("exhausted", "nothing left", tuple(("WWW-Authenticate", line) for line in LINES), 2000)
 
     async def settle(self, reservation: str, charge_msat: int) -> Settlement:
@@ -150,7 +152,7 @@ async def test_an_answer_is_charged_for_what_was_delivered() -> None:
     door = Door()
     answer = (await post(Parrot(), door)).json()
     assert answer["choices"][0]["message"]["content"] == "Polly wants a cracker."
-    assert door.asked == [Entry(("good",), "parrot", 50, 400, "127.0.0.0/24")]
+    assert door.asked == [Entry(("good",), "parrot", 50, 400, "127.0.0.0/24", 400)]
     assert door.settled == [100 + 22]
     assert answer["lyceum"]["charge"] == {
         "charged_msat": 122,
@@ -191,6 +193,61 @@ async def test_a_stream_carries_usage_and_bill_in_its_last_chunk() -> None:
     assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
     assert chunks[-1]["usage"]["completion_tokens"] == 3
     assert chunks[-1]["lyceum"]["charge"]["charged_msat"] == 122
+
+
+LONG = ("x" * 40,) * 12
+"""480 characters, for 580 msat; the useful part of it, 384 characters, costs 484."""
+
+
+@dataclass
+class Talker(Parrot):
+    """Says more than some balances pay for."""
+
+    words: Sequence[str] = LONG
+
+    async def weigh(self, ask: Ask) -> Usage:
+        return Usage(2, 200, ask.input_chars, 1200)
+
+
+@pytest.mark.parametrize("unit", list(Unit))
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_ends_with_the_balance_and_says_so(stream: bool, unit: Unit) -> None:
+    """What is left is reserved; the answer stops where it is used up, is charged exactly, and names the reason."""
+    price = Price(100, 0, 1000 if unit is Unit.CHAR else 4000, unit)
+    model, door = Talker(price=price), Door(left_msat=100 + 64 * 4 if unit is Unit.TOKEN else 515)
+    if unit is Unit.TOKEN:
+        model.words = ("x" * 6,) * 80
+    response = await post(model, door, CHAT | {"stream": stream})
+    last = events(response)[-1] if stream else response.json()
+    assert last["choices"][0]["finish_reason"] == "length"
+    assert last["lyceum"]["stopped"]["code"] == "exhausted"
+    assert "/l402/topup" in last["lyceum"]["stopped"]["detail"]
+    assert door.settled == [door.left_msat]
+    assert last["lyceum"]["output_chars"] == (415 if unit is Unit.CHAR else 64 * 6)
+    assert last["lyceum"]["charge"]["output_units"] == (415 if unit is Unit.CHAR else 64)
+    assert model.stopped
+
+
+@pytest.mark.parametrize("more", [{"max_tokens": 200}, {"grammar": 'root ::= "x"'}])
+async def test_who_wants_a_length_or_a_shape_gets_all_of_it_or_a_402(more: dict[str, Any]) -> None:
+    """Such an answer is of no use when it is cut off, so the whole worst case is reserved."""
+    response = await post(Talker(), Door(left_msat=515), CHAT | more)
+    assert response.status_code == 402
+
+
+async def test_a_balance_that_pays_for_no_useful_answer_is_refused() -> None:
+    """One msat less than question and 64 tokens cost."""
+    assert (await post(Talker(), Door(left_msat=484))).status_code == 200
+    assert (await post(Talker(), Door(left_msat=483))).status_code == 402
+
+
+async def test_an_answer_that_just_fits_is_not_called_cut() -> None:
+    """The balance ends exactly with the answer."""
+    door = Door(left_msat=580)
+    answer = (await post(Talker(), door)).json()
+    assert answer["choices"][0]["finish_reason"] == "stop"
+    assert "stopped" not in answer["lyceum"]
+    assert door.settled == [580]
 
 
 async def test_include_usage_gives_a_chunk_without_choices() -> None:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lyceum.books import Purchase, Token
+from lyceum.books import Held, Purchase, Token
 from lyceum.errors import ConfigError
 from lyceum.ledger import SCHEMA, Database, PurseBook, TillBook
 from lyceum.ports import Outcome, Payment, Settlement
@@ -46,9 +46,9 @@ def purse(database: Database) -> PurseBook:
 
 
 def held(book: TillBook, amount_msat: int) -> str:
-    reservation = book.reserve(TOKEN.token_id, amount_msat, NOW, LATER)
-    assert reservation
-    return reservation
+    found = book.reserve(TOKEN.token_id, amount_msat, amount_msat, NOW, LATER)
+    assert found
+    return found.reservation
 
 
 def found(book: TillBook) -> Token:
@@ -68,7 +68,7 @@ def test_a_token_is_opened_once(till: TillBook) -> None:
 def test_an_unknown_token_is_none(till: TillBook) -> None:
     """Neither a balance nor a reservation for it."""
     assert till.token("00" * 32) is None
-    assert till.reserve("00" * 32, 1, NOW, LATER) is None
+    assert till.reserve("00" * 32, 1, 1, NOW, LATER) is None
 
 
 def test_tokens_are_listed_newest_first(till: TillBook) -> None:
@@ -86,9 +86,9 @@ def test_one_balance_is_never_sold_twice(tmp_path: Path, connections: int) -> No
     books[0].open_token(TOKEN)
     start = Barrier(16)
 
-    def reserve(number: int) -> str | None:
+    def reserve(number: int) -> Held | None:
         start.wait()
-        return books[number % connections].reserve(TOKEN.token_id, 200, NOW, LATER)
+        return books[number % connections].reserve(TOKEN.token_id, 200, 200, NOW, LATER)
 
     with ThreadPoolExecutor(16) as pool:
         reservations = [taken for taken in pool.map(reserve, range(16)) if taken]
@@ -96,6 +96,17 @@ def test_one_balance_is_never_sold_twice(tmp_path: Path, connections: int) -> No
     assert found(books[0]).balance_msat == 0
     for database in databases:
         database.close()
+
+
+@pytest.mark.parametrize(
+    ("amount", "least", "taken"),
+    [(1000, 1000, 1000), (1001, 1001, None), (1001, 1000, 1000), (5000, 1, 1000), (400, 1, 400), (5000, 1001, None)],
+)
+def test_what_is_left_is_reserved_when_it_will_do(till: TillBook, amount: int, least: int, taken: int | None) -> None:
+    """All that is wanted, else all that is left if that is enough, else nothing; the balance never goes below zero."""
+    held = till.reserve(TOKEN.token_id, amount, least, NOW, LATER)
+    assert (held and held.amount_msat) == taken
+    assert found(till).balance_msat == 1000 - (taken or 0) == (held.balance_msat if held else 1000)
 
 
 @pytest.mark.parametrize(("charge", "charged"), [(0, 0), (120, 120), (300, 300), (301, 300), (10**15, 300), (-5, 0)])
@@ -122,19 +133,19 @@ def test_an_unknown_reservation_settles_to_none(till: TillBook) -> None:
 def test_a_lapsed_reservation_goes_back(till: TillBook) -> None:
     """What a dead server held is free again after its time, and no later settlement can take it."""
     lapsed = held(till, 900)
-    assert till.reserve(TOKEN.token_id, 200, LATER, LATER + 100) is None
-    fresh = till.reserve(TOKEN.token_id, 200, LATER + 1, LATER + 100)
+    assert till.reserve(TOKEN.token_id, 200, 200, LATER, LATER + 100) is None
+    fresh = till.reserve(TOKEN.token_id, 200, 200, LATER + 1, LATER + 100)
     assert fresh
     assert found(till).reserved_msat == 200
     assert till.settle(lapsed, 900, LATER + 1) is None
-    assert till.settle(fresh, 200, LATER + 1) == Settlement(TOKEN.token_id, 200, 800)
+    assert till.settle(fresh.reservation, 200, LATER + 1) == Settlement(TOKEN.token_id, 200, 800)
 
 
 def test_a_settled_reservation_does_not_lapse(till: TillBook) -> None:
     """Only open ones are given back: a charge stays."""
     reservation = held(till, 900)
     till.settle(reservation, 900, NOW)
-    assert till.reserve(TOKEN.token_id, 200, LATER + 1, LATER + 100) is None
+    assert till.reserve(TOKEN.token_id, 200, 200, LATER + 1, LATER + 100) is None
     assert till.settle(reservation, 0, LATER + 1) == Settlement(TOKEN.token_id, 900, 100)
 
 
@@ -176,7 +187,8 @@ def test_the_sum_law(steps: list[tuple[str, int, int]]) -> None:
             if step == "open":
                 book.open_token(replace(TOKEN, credit_msat=amount))
             elif step == "reserve":
-                open_ones.append(book.reserve(TOKEN.token_id, amount, now, now + 100) or "")
+                held = book.reserve(TOKEN.token_id, amount, max(amount // 2, 1), now, now + 100)
+                open_ones.append(held.reservation if held else "")
             elif step == "settle" and (settled := book.settle(reservation, amount, now)):
                 charges[reservation] = settled.charged_msat
             elif step == "revoke":
@@ -188,7 +200,7 @@ def test_the_sum_law(steps: list[tuple[str, int, int]]) -> None:
             assert token.credit_msat == 1000 == token.spent_msat + token.reserved_msat + token.balance_msat
             assert token.spent_msat == sum(charges.values())
             assert totals["balance_msat"] == token.balance_msat
-        book.reserve(TOKEN.token_id, 10**6, now + 10**6, now + 10**6)
+        book.reserve(TOKEN.token_id, 10**6, 10**6, now + 10**6, now + 10**6)
         assert found(book).reserved_msat == 0
         database.close()
 

@@ -137,6 +137,18 @@ def test_an_overcharge_is_named(bill: Bill, complaint: str) -> None:
     assert re.search(complaint or "^$", bill.complaint(PRICE, ANSWERED))
 
 
+@given(*(st.integers(0, 3000) for _ in range(5)))
+def test_the_most_that_an_amount_pays_for(base: int, per_read: int, per_written: int, read: int, amount: int) -> None:
+    """So many units cost no more than the amount, and one more would."""
+    price = Price(base, per_read, per_written)
+    most = price.most_written(read, amount)
+    if most is None:
+        assert price.total_msat(read, 10**9) <= amount
+    else:
+        assert not most or price.total_msat(read, most) <= amount
+        assert price.total_msat(read, most + 1) > amount
+
+
 @pytest.mark.parametrize("value", [Ticket("L402 mac:secret", "h"), Payment(Outcome.SETTLED, "secret")])
 def test_secrets_stay_out_of_repr(value: object) -> None:
     """A log line or a traceback shows no credential."""

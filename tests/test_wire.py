@@ -216,6 +216,7 @@ ENDS = st.builds(
     st.lists(st.just(MEMBER), max_size=2).map(tuple),
     st.lists(st.just(Citation(1, "bread.md", "Yeast", "It eats sugar.")), max_size=2).map(tuple),
     st.none() | st.builds(Bill, *[st.integers(0, 9999)] * 2, st.builds(Price), *[st.integers(0, 9999)] * 2),
+    st.booleans(),
 )
 
 
@@ -226,7 +227,7 @@ def test_what_a_seller_writes_a_buyer_reads(deltas: list[Delta], end: End, inclu
     assert chunks == deltas
     chars = sum(len(delta.text) for delta in deltas)
     usage = Usage(end.usage.input_tokens, end.usage.output_tokens, end.usage.input_chars, chars)
-    assert found == End(end.finish, usage, end.confidence, end.members, end.citations, end.bill)
+    assert found == End(end.finish, usage, end.confidence, end.members, end.citations, end.bill, end.exhausted)
 
 
 @pytest.mark.parametrize("include_usage", [True, False])

@@ -29,6 +29,15 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """What was reserved of a token, and what is left on it."""
+
+    reservation: str
+    amount_msat: int
+    balance_msat: int
+
+
+@dataclass(frozen=True, slots=True)
 class Purchase:
     """A row of the payment journal: written before paying, so that a crash cannot lose it.
 
@@ -69,8 +78,9 @@ class TillLedger(Protocol):
 
     def is_revoked(self, token_id: str) -> bool: ...
 
-    def reserve(self, token_id: str, amount_msat: int, now: int, until: int) -> str | None:
-        """Take `amount_msat` from the balance in one atomic step, or None if it does not suffice.
+    def reserve(self, token_id: str, amount_msat: int, least_msat: int, now: int, until: int) -> Held | None:
+        """Take `amount_msat` from the balance in one atomic step, or all that is left if that is at least
+        `least_msat`; else None.
 
         Checking first and marking later would sell one balance twice to parallel requests.
         Reservations whose `until` has passed are given back first.

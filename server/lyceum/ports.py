@@ -69,6 +69,11 @@ class Ask:
         return sum(len(message.content) for message in self.messages)
 
     @property
+    def may_be_short(self) -> bool:
+        """Whether an answer that is cut off is still of use: no length was asked for, nor a shape."""
+        return self.max_tokens is None and not self.schema and not self.grammar
+
+    @property
     def question(self) -> str:
         """The last user message: what the ask is about."""
         return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
@@ -82,6 +87,11 @@ class Usage:
     output_tokens: int = 0
     input_chars: int = 0
     output_chars: int = 0
+
+    def shortened(self, tokens: int) -> Usage:
+        """The same with an answer of at most so many tokens."""
+        chars = min(self.output_chars, tokens * CHARS_PER_TOKEN)
+        return replace(self, output_tokens=min(self.output_tokens, tokens), output_chars=chars)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +162,10 @@ class Citation:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The last chunk of every answer. `confidence` is the mean token log-probability (<= 0)."""
+    """The last chunk of every answer. `confidence` is the mean token log-probability (<= 0).
+
+    `exhausted`: the answer was cut short because the buyer's balance ended.
+    """
 
     finish: Finish
     usage: Usage = Usage()
@@ -160,6 +173,7 @@ class End:
     members: tuple[Member, ...] = ()
     citations: tuple[Citation, ...] = ()
     bill: Bill | None = None
+    exhausted: bool = False
 
 
 Chunk = Delta | End
@@ -203,6 +217,13 @@ class Price:
         if self.unit is Unit.CHAR:
             return usage.input_chars, usage.output_chars
         return usage.input_tokens, usage.output_tokens
+
+    def most_written(self, read: int, amount_msat: int) -> int | None:
+        """How many units may be written, after these were read, for `amount_msat`; None if any number."""
+        if not self.output_per_1k_msat:
+            return None if self.total_msat(read, 0) <= amount_msat else 0
+        left = (amount_msat - self.base_msat) * 1000 - read * self.input_per_1k_msat
+        return max(left // self.output_per_1k_msat, 0)
 
     def total_msat(self, read: int, written: int) -> int:
         return self.base_msat + ceil_div(read * self.input_per_1k_msat + written * self.output_per_1k_msat, 1000)
@@ -415,7 +436,7 @@ class Wallet(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The till took a credential: `amount_msat` is reserved under `reservation`."""
+    """The till took a credential: `amount_msat` is reserved under `reservation`, maybe less than was asked for."""
 
     reservation: str
     token_id: str
@@ -446,6 +467,8 @@ class Entry:
     """A request at the gate: the `Authorization` lines it came with, and what it wants to reserve.
 
     `client` is the network that it comes from, an IPv4 /24 or an IPv6 /48 as text; "" where unknown.
+    `least_msat`: if the balance is below `amount_msat` but not below this, what is left is reserved;
+    None where only all of it will do.
     """
 
     authorization: tuple[str, ...]
@@ -453,6 +476,7 @@ class Entry:
     max_tokens: int
     amount_msat: int
     client: str = ""
+    least_msat: int | None = None
 
     def __post_init__(self) -> None:
         check_msat("amount_msat", self.amount_msat, least=1)

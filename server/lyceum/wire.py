@@ -51,6 +51,7 @@ MAX_TOPICS = 2048
 MAX_OFFERS = 4096
 FINISHES = frozenset(get_args(Finish))
 DONE = "data: [DONE]\n\n"
+BALANCE_ENDED = "the token's balance ended before the answer did: top it up (POST /l402/topup) and ask again"
 
 JsonObject = dict[str, Any]
 
@@ -323,6 +324,8 @@ def _account(end: End) -> JsonObject:
         ours["confidence"] = round(end.confidence, 4)
     if end.bill:
         ours["charge"] = asdict(end.bill)
+    if end.exhausted:
+        ours["stopped"] = {"code": "exhausted", "detail": BALANCE_ENDED}
     if end.members:
         ours["members"] = [asdict(member) for member in end.members]
     if end.citations:
@@ -505,6 +508,7 @@ class AnswerReader:
                 members=tuple(_member(entry) for entry in ours.get("members", ())),
                 citations=tuple(_citation(entry) for entry in ours.get("citations", ())[:MAX_CITATIONS]),
                 bill=_bill(ours.get("charge")),
+                exhausted=(ours.get("stopped") or {}).get("code") == "exhausted",
             )
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
             raise PeerError("the peer's account of its answer cannot be read") from None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import anyio
 
 from lyceum.errors import LyceumError
-from lyceum.ports import Admitted, Ask, Bill, Chunk, Delta, End, Gate, Model, Usage
+from lyceum.ports import Admitted, Ask, Bill, Chunk, Delta, End, Gate, Model, Price, Unit, Usage
 
 log = logging.getLogger(__name__)
 
@@ -20,10 +20,20 @@ SETTLE_ATTEMPTS_S = (0.0, 0.5, 2.0)
 
 @dataclass(frozen=True, slots=True)
 class Tab:
-    """What one request may cost, reserved at the till; empty for what is free."""
+    """What one request may cost, reserved at the till; empty for what is free.
+
+    `wanted_msat` is its worst case; less is reserved when the balance ends before that.
+    """
 
     gate: Gate | None = None
     admitted: Admitted | None = None
+    wanted_msat: int = 0
+
+    def most_written(self, price: Price, read: Usage) -> int | None:
+        """How many units an answer may have that was admitted on the rest of a balance; None for any other."""
+        if self.admitted is None or self.admitted.amount_msat >= self.wanted_msat:
+            return None
+        return price.most_written(price.units(read)[0], self.admitted.amount_msat)
 
     async def settle(self, owed: Bill) -> Bill | None:
         """The bill as the till settled it; None for what is free, or when the till cannot be reached."""
@@ -58,7 +68,7 @@ class Sale:
         """
         delivered, owed, end, outside = self._read, self._read, End("error"), False
         try:
-            async with aclosing(self._model.stream(self._ask)) as chunks:  # type: ignore[type-var]
+            async with aclosing(self._affordable()) as chunks:
                 async for chunk in chunks:
                     if isinstance(chunk, End):
                         end = chunk
@@ -76,6 +86,24 @@ class Sale:
             with anyio.CancelScope(shield=True):
                 bill = await self._tab.settle(Bill.for_answer(self._model.offer.price, owed))
         yield replace(end, usage=delivered, bill=bill)
+
+    async def _affordable(self) -> AsyncGenerator[Chunk]:
+        """The model's chunks as far as the balance pays for them, then an `End` that says that it ended."""
+        price = self._model.offer.price
+        left = self._tab.most_written(price, self._read)
+        async with aclosing(self._model.stream(self._ask)) as chunks:  # type: ignore[type-var]
+            async for chunk in chunks:
+                if left is None or isinstance(chunk, End) or chunk.outside:
+                    yield chunk
+                    continue
+                size = len(chunk.text) if price.unit is Unit.CHAR else chunk.tokens
+                if size > left:
+                    if price.unit is Unit.CHAR and left:
+                        yield Delta(chunk.text[:left], chunk.tokens, chunk.member)
+                    yield End("length", exhausted=True)
+                    return
+                left -= size
+                yield chunk
 
 
 def _after(usage: Usage, delta: Delta) -> Usage:

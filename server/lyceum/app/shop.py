@@ -22,6 +22,9 @@ from lyceum.ports import Bill, Declined, Embedder, Entry, Gate, Model, Offer
 
 T = TypeVar("T")
 
+USEFUL_TOKENS = 64
+"""An answer that may be short is begun when the balance pays for so many tokens."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stock:
@@ -60,9 +63,11 @@ class Shop:
             raise BadRequest(f"{wanted.ask.model} turns texts into vectors: POST /v1/embeddings", "model")
         model = self._find(wanted.ask.model, self._models)
         weighed = await model.weigh(wanted.ask)
-        amount_msat = model.offer.price.cost_msat(weighed)
+        price = model.offer.price
         tokens = model.offer.limits.answer_tokens(wanted.ask.max_tokens)
-        sale = Sale(model, wanted.ask, weighed, await self._admit(model.offer, tokens, amount_msat, request))
+        least_msat = price.cost_msat(weighed.shortened(USEFUL_TOKENS)) if wanted.ask.may_be_short else None
+        tab = await self._admit(model.offer, tokens, price.cost_msat(weighed), request, least_msat)
+        sale = Sale(model, wanted.ask, weighed, tab)
         envelope = wire.Envelope(f"chatcmpl-{uuid4().hex}", int(time.time()), wanted.ask.model)
         chunks = sale.chunks(piecemeal=wanted.stream)
         if not wanted.stream:
@@ -104,11 +109,14 @@ class Shop:
             raise ModelError(f"{name} could not be loaded; whoever runs this server finds the reason in its log")
         raise UnknownModel(f"there is no model {name[:100]!r} here; there are: {', '.join(sorted(things)) or 'none'}")
 
-    async def _admit(self, offer: Offer, tokens: int, amount_msat: int, request: Request) -> Tab:
+    async def _admit(
+        self, offer: Offer, tokens: int, amount_msat: int, request: Request, least_msat: int | None = None
+    ) -> Tab:
         if not amount_msat or self._gate is None:
             return Tab()
         lines = tuple(request.headers.getlist("authorization"))
-        answer = await self._gate.admit(Entry(lines, offer.model, tokens, amount_msat, network_of(request)))
+        entry = Entry(lines, offer.model, tokens, amount_msat, network_of(request), least_msat)
+        answer = await self._gate.admit(entry)
         if isinstance(answer, Declined):
             raise Refused(answer, offer)
-        return Tab(self._gate, answer)
+        return Tab(self._gate, answer, amount_msat)

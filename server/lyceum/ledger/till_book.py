@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from uuid import uuid4
 
-from lyceum.books import Token
+from lyceum.books import Held, Token
 from lyceum.ledger.database import Database
 from lyceum.ports import Settlement
 
@@ -46,22 +46,23 @@ class TillBook:
     def is_revoked(self, token_id: str) -> bool:
         return bool(self._db.read("SELECT 1 FROM revocations WHERE token_id = ?", token_id))
 
-    def reserve(self, token_id: str, amount_msat: int, now: int, until: int) -> str | None:
+    def reserve(self, token_id: str, amount_msat: int, least_msat: int, now: int, until: int) -> Held | None:
         with self._db.write() as db:
             _give_back_lapsed(db, token_id, now)
-            taken = db.execute(
-                "UPDATE tokens SET reserved_msat = reserved_msat + ?1"
-                " WHERE token_id = ?2 AND credit_msat - spent_msat - reserved_msat >= ?1",
-                (amount_msat, token_id),
-            )
-            if not taken.rowcount:
+            row = db.execute(
+                "SELECT credit_msat - spent_msat - reserved_msat FROM tokens WHERE token_id = ?", (token_id,)
+            ).fetchone()
+            if row is None or row[0] < least_msat:
                 return None
-            reservation = uuid4().hex
+            held = Held(uuid4().hex, min(amount_msat, row[0]), max(row[0] - amount_msat, 0))
+            db.execute(
+                "UPDATE tokens SET reserved_msat = reserved_msat + ? WHERE token_id = ?", (held.amount_msat, token_id)
+            )
             db.execute(
                 "INSERT INTO reservations (reservation, token_id, amount_msat, until) VALUES (?, ?, ?, ?)",
-                (reservation, token_id, amount_msat, until),
+                (held.reservation, token_id, held.amount_msat, until),
             )
-            return reservation
+            return held
 
     def settle(self, reservation: str, charge_msat: int, now: int) -> Settlement | None:
         with self._db.write() as db:

@@ -32,7 +32,10 @@ class Admission:
     model: str | None = None
     max_tokens: int | None = None
     client: str = ""
+    least_msat: int | None = None
 
     def __post_init__(self) -> None:
         l402.caveats.check_service(self.service)
         check_msat("amount_msat", self.amount_msat, least=1)
+        if self.least_msat is not None:
+            check_msat("least_msat", self.least_msat, least=1)

@@ -38,14 +38,12 @@ class Till:
         token = self.verify(admission)
         if isinstance(token, l402.Refusal):
             return self._decline(admission, token)
-        now = self._now()
-        reservation = self._ledger.reserve(token.token_id, admission.amount_msat, now, now + RESERVATION_S)
-        if reservation is None:
-            return self._decline(admission, _exhausted(token, admission.amount_msat))
-        left = self._ledger.token(token.token_id) or token
-        return Admitted(
-            reservation, token.token_id, token.payment_hash, admission.amount_msat, max(left.balance_msat, 0)
-        )
+        now, amount_msat = self._now(), admission.amount_msat
+        least_msat = min(admission.least_msat or amount_msat, amount_msat)
+        held = self._ledger.reserve(token.token_id, amount_msat, least_msat, now, now + RESERVATION_S)
+        if held is None:
+            return self._decline(admission, _exhausted(token, least_msat))
+        return Admitted(held.reservation, token.token_id, token.payment_hash, held.amount_msat, held.balance_msat)
 
     def verify(self, admission: Admission) -> Token | l402.Refusal:
         """The token that the request holds, or why it holds none. Reserves nothing."""
