@@ -37,7 +37,7 @@ try:
     from lyceum.parameters import count, lines, msat, urls, word
     from lyceum.peers import Seller, muster, visit
     from lyceum.ports import Ask, Declined, End, Message, Offer, Terms
-    from lyceum.purse import LONGEST_PAYMENT_S, Purse, PursePayer
+    from lyceum.purse import LONGEST_PAYMENT_S, Purse, PurseLimits, PursePayer
     from lyceum.till import Admission, Till, TillTerms
     from lyceum.wire import write_offer
 except ModuleNotFoundError as missing:
@@ -53,7 +53,19 @@ except ModuleNotFoundError as missing:
 ROOT_KEY = "lyceum l402 root key 0"
 """What makesecret derives the macaroons' root key from; another text would void every token."""
 
+MOST_NAME = 200
+"""Characters of a purpose or a model's name that the books keep."""
+
 MOST_SECONDS = 10 * 365 * 24 * 3600
+
+PURSE_LIMITS = {
+    "lyceum-max-payment-msat": "payment_msat",
+    "lyceum-budget-hour-msat": "hour_msat",
+    "lyceum-budget-day-msat": "day_msat",
+    "lyceum-budget-peer-msat": "peer_msat",
+    "lyceum-budget-purpose-msat": "purpose_msat",
+}
+"""The options that bound what the purse spends, and the field that each sets."""
 
 EVERYBODY = Offer("ensemble", "the specialists of every configured peer")
 
@@ -138,8 +150,8 @@ def _change_terms(**field: int) -> None:
     plugin.till.terms = replace(plugin.till.terms, **field)
 
 
-def _change_most(name: str, value: Any) -> None:
-    plugin.purse.most_msat = msat(name, value)
+def _change_limits(name: str, value: Any) -> None:
+    plugin.purse.limits = replace(plugin.purse.limits, **{PURSE_LIMITS[name]: msat(name, value)})
 
 
 option(
@@ -164,7 +176,31 @@ option(
     "lyceum-max-payment-msat",
     1_000_000,
     "Most that any single payment for a token may be, in msat, whoever asks.",
-    _change_most,
+    _change_limits,
+)
+option(
+    "lyceum-budget-hour-msat",
+    5_000_000,
+    "Most that may leave the wallet for tokens within an hour, in msat, fees counted; 0 for no limit.",
+    _change_limits,
+)
+option(
+    "lyceum-budget-day-msat",
+    20_000_000,
+    "Most that may leave the wallet for tokens within 24 hours, in msat, fees counted; 0 for no limit.",
+    _change_limits,
+)
+option(
+    "lyceum-budget-peer-msat",
+    5_000_000,
+    "Most that may go to any one seller within 24 hours, in msat, fees counted; 0 for no limit.",
+    _change_limits,
+)
+option(
+    "lyceum-budget-purpose-msat",
+    0,
+    "Most that may be spent for any one purpose within 24 hours, in msat, fees counted; 0 for no limit.",
+    _change_limits,
 )
 option("lyceum-peers", "", "Sellers to consult: their servers' URLs, separated by commas.", urls)
 option("lyceum-patience", 30, "Seconds that a seller may be silent before an answer goes on without it.", count)
@@ -185,11 +221,11 @@ def _furnish(directory: Path) -> None:
     database = Database(directory / "lyceum.sqlite3")
     root_key = bytes.fromhex(call(plugin.rpc, "makesecret", {"string": ROOT_KEY})["secret"])
     terms = TillTerms(*map(plugin.get_option, ("lyceum-bundle-msat", "lyceum-token-expiry", "lyceum-challenge-expiry")))
-    most_msat = msat("lyceum-max-payment-msat", plugin.get_option("lyceum-max-payment-msat"))
+    limits = PurseLimits(**{field: msat(name, plugin.get_option(name)) for name, field in PURSE_LIMITS.items()})
     plugin.peers()
     plugin.patience_s()
     plugin.till = Till(wallet, TillBook(database), root_key, terms, now=_now, random_bytes=secrets.token_bytes)
-    plugin.purse = Purse(wallet, PurseBook(database), now=_now, most_msat=most_msat)
+    plugin.purse = Purse(wallet, PurseBook(database), now=_now, limits=limits)
 
 
 def _now() -> int:
@@ -262,15 +298,23 @@ def stats() -> dict[str, Any]:
 
 @method("l402-pay", patient)
 def pay(
-    challenge: Any, origin: Any, cap_msat: Any, fee_cap_msat: Any = 5000, payee: Any = "", purpose: Any = ""
+    challenge: Any,
+    origin: Any,
+    cap_msat: Any,
+    fee_cap_msat: Any = 5000,
+    payee: Any = "",
+    purpose: Any = "",
+    model: Any = "",
 ) -> dict[str, Any]:
     """Pay the {challenge} (the text of a WWW-Authenticate header) of {origin}, and return the credential.
 
     At most {cap_msat} for the invoice and {fee_cap_msat} for its route; {payee}, if given, is the
-    node that must be paid. The same challenge is never paid twice.
+    node that must be paid. {purpose} says for whom, and {model} for what. The same challenge is never
+    paid twice.
     """
     parsed = l402.parse_challenge([word("challenge", challenge)])
-    terms = Terms(msat("cap_msat", cap_msat), msat("fee_cap_msat", fee_cap_msat), str(payee), str(purpose)[:200])
+    caps_msat = msat("cap_msat", cap_msat), msat("fee_cap_msat", fee_cap_msat)
+    terms = Terms(*caps_msat, str(payee), str(purpose)[:MOST_NAME], str(model)[:MOST_NAME])
     return {"ticket": asdict(plugin.purse.pay(parsed, word("origin", origin), terms))}
 
 
@@ -292,18 +336,21 @@ def discard(payment_hash: Any) -> dict[str, Any]:
 
 
 @method("lyceum-ask", patient)
-def ask(request: Request, question: Any, budget_msat: Any, max_tokens: Any = None) -> dict[str, Any]:
+def ask(
+    request: Request, question: Any, budget_msat: Any, max_tokens: Any = None, purpose: Any = "ask"
+) -> dict[str, Any]:
     """Ask the specialists of your peers a {question} and pay them, {budget_msat} in all at most.
 
-    Answers with the text, who contributed, and what each was paid. Callers that enable
-    notifications get the text as it is written, as messages of level debug.
+    {purpose} says for whom, in the books and in the budget of a purpose. Answers with the text, who
+    contributed, and what each was paid. Callers that enable notifications get the text as it is
+    written, as messages of level debug.
     """
     if max_tokens is not None:
         max_tokens = count("max_tokens", max_tokens)
     asked = Ask("ensemble", (Message("user", str(question)),), max_tokens, budget_msat=msat("budget_msat", budget_msat))
     if not plugin.peers():
         raise NoAnswer("no peers to ask: set lyceum-peers to the URLs of sellers")
-    text, end = asyncio.run(_consult(asked, lambda words: request.notify(words, "debug")))
+    text, end = asyncio.run(_consult(asked, str(purpose)[:MOST_NAME], lambda words: request.notify(words, "debug")))
     return {
         "network": call(plugin.rpc, "getinfo")["network"],
         "answer": text,
@@ -312,10 +359,12 @@ def ask(request: Request, question: Any, budget_msat: Any, max_tokens: Any = Non
     }
 
 
-async def _consult(asked: Ask, show: Callable[[str], None]) -> tuple[str, End]:
+async def _consult(asked: Ask, purpose: str, show: Callable[[str], None]) -> tuple[str, End]:
     payer, patience_s = PursePayer(plugin.purse), plugin.patience_s() + LONGEST_PAYMENT_S
     async with httpx.AsyncClient(timeout=plugin.patience_s()) as client:
-        ensemble = Ensemble(EVERYBODY, lambda: muster(client, plugin.peers(), payer), patience_s=patience_s)
+        ensemble = Ensemble(
+            EVERYBODY, lambda: muster(client, plugin.peers(), payer, purpose=purpose), patience_s=patience_s
+        )
         text = ""
         async for chunk in ensemble.stream(asked):
             if isinstance(chunk, End):

@@ -10,12 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Barrier
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lyceum.books import Held, Purchase, Token
+from lyceum.books import Budget, Held, Purchase, Shortfall, Token
 from lyceum.errors import ConfigError
 from lyceum.ledger import SCHEMA, Database, PurseBook, TillBook
 from lyceum.ports import Outcome, Payment, Settlement
@@ -49,6 +50,12 @@ def held(book: TillBook, amount_msat: int) -> str:
     found = book.reserve(TOKEN.token_id, amount_msat, amount_msat, NOW, LATER)
     assert found
     return found.reservation
+
+
+def begun(book: PurseBook, purchase: Purchase, *budgets: Budget) -> Purchase:
+    row = book.begin(purchase, budgets)
+    assert isinstance(row, Purchase)
+    return row
 
 
 def found(book: TillBook) -> Token:
@@ -213,7 +220,7 @@ def test_the_books_outlive_the_process(tmp_path: Path) -> None:
     till.open_token(TOKEN)
     reservation = held(till, 300)
     till.revoke(TOKEN.token_id, NOW)
-    PurseBook(database).begin(BOUGHT)
+    begun(PurseBook(database), BOUGHT)
     PurseBook(database).finish(BOUGHT.payment_hash, SETTLED)
     database.close()
 
@@ -284,7 +291,7 @@ def test_a_purchase_begins_once(purse: PurseBook) -> None:
     def begin(number: int) -> bool:
         start.wait()
         try:
-            return purse.begin(replace(BOUGHT, created_at=number)).created_at == number
+            return begun(purse, replace(BOUGHT, created_at=number)).created_at == number
         except sqlite3.IntegrityError:
             return False
 
@@ -294,26 +301,26 @@ def test_a_purchase_begins_once(purse: PurseBook) -> None:
 
 def test_a_failed_purchase_begins_again(purse: PurseBook) -> None:
     """A row of a payment that failed gives way to the next try."""
-    purse.begin(BOUGHT)
+    begun(purse, BOUGHT)
     purse.finish(BOUGHT.payment_hash, Payment(Outcome.FAILED))
-    assert purse.begin(replace(BOUGHT, created_at=7)).created_at == 7
+    assert begun(purse, replace(BOUGHT, created_at=7)).created_at == 7
     assert [row.outcome for row in purse.purchases(9)] == [Outcome.PENDING]
 
 
 @pytest.mark.parametrize("outcome", [Outcome.PENDING, Outcome.UNKNOWN, Outcome.SETTLED])
 def test_what_may_have_been_paid_never_begins_again(purse: PurseBook, outcome: Outcome) -> None:
     """A row that is open or settled is not replaced."""
-    purse.begin(BOUGHT)
+    begun(purse, BOUGHT)
     row = purse.finish(BOUGHT.payment_hash, Payment(outcome, "dd" * 32))
     with pytest.raises(sqlite3.IntegrityError):
-        purse.begin(replace(BOUGHT, created_at=7))
+        begun(purse, replace(BOUGHT, created_at=7))
     assert purse.purchase(BOUGHT.payment_hash) == row
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
 def test_an_outcome_is_written_down(purse: PurseBook, outcome: Outcome) -> None:
     """With preimage and fee; pending and unknown ones stay unfinished."""
-    purse.begin(BOUGHT)
+    begun(purse, BOUGHT)
     row = purse.finish(BOUGHT.payment_hash, Payment(outcome, "dd" * 32, 3000, 7))
     assert row == replace(BOUGHT, outcome=outcome, preimage="dd" * 32, fee_msat=7)
     assert [row.outcome for row in purse.unfinished()] == [o for o in (outcome,) if o in ("pending", "unknown")]
@@ -323,9 +330,9 @@ def test_kept_tokens_come_newest_first(purse: PurseBook) -> None:
     """Paid ones of this origin, without those that were discarded."""
     for number, origin in enumerate(["https://a:443", "https://a:443", "https://b:443", "https://a:443"]):
         hash_ = f"{number:064}"
-        purse.begin(replace(BOUGHT, payment_hash=hash_, origin=origin, created_at=number))
+        begun(purse, replace(BOUGHT, payment_hash=hash_, origin=origin, created_at=number))
         purse.finish(hash_, SETTLED)
-    purse.begin(replace(BOUGHT, created_at=99))
+    begun(purse, replace(BOUGHT, created_at=99))
     assert [row.created_at for row in purse.kept("https://a:443")] == [3, 1, 0]
     purse.discard(f"{3:064}")
     assert [row.created_at for row in purse.kept("https://a:443")] == [1, 0]
@@ -335,7 +342,7 @@ def test_kept_tokens_come_newest_first(purse: PurseBook) -> None:
 def test_spending_counts_the_open_ones(purse: PurseBook) -> None:
     """Paid and fees of what settled; amount and highest fee of what may still go; nothing for what failed."""
     for number, outcome in enumerate(Outcome):
-        purse.begin(replace(BOUGHT, payment_hash=f"{number:064}"))
+        begun(purse, replace(BOUGHT, payment_hash=f"{number:064}"))
         purse.finish(f"{number:064}", Payment(outcome, fee_msat=7 if outcome is Outcome.SETTLED else 0))
     assert purse.spending() == {"payments": 1, "paid_msat": 3000, "fee_msat": 7, "open_msat": 2 * 3050}
 
@@ -344,6 +351,117 @@ def test_spending_counts_the_open_ones(purse: PurseBook) -> None:
 def test_empty_books_add_up_to_zero(database: Database, read: Callable[[Database], dict[str, int]]) -> None:
     """Totals are numbers, never null."""
     assert set(read(database).values()) == {0}
+
+
+# Budgets
+
+DAY = Budget("day", 10_000, 100)
+PEER = Budget("peer", 10_000, 100, "peer")
+PURPOSE = Budget("purpose", 10_000, 100, "purpose")
+
+
+def buy(number: int, amount_msat: int = 3000, at: int = NOW, **fields: Any) -> Purchase:
+    """A purchase that may cost `amount_msat` in all, 50 of it in fees."""
+    return replace(
+        BOUGHT, payment_hash=f"{number:064}", amount_msat=amount_msat - 50, fee_cap_msat=50, created_at=at, **fields
+    )
+
+
+def settled(purse: PurseBook, purchase: Purchase, fee_msat: int = 50) -> None:
+    begun(purse, purchase)
+    purse.finish(purchase.payment_hash, replace(SETTLED, fee_msat=fee_msat))
+
+
+def test_a_budget_for_three_journals_three_of_thirty_two_threads(purse: PurseBook) -> None:
+    """Counting what is open and reserving is one step: parallel callers cannot all see the same room."""
+    start = Barrier(32)
+
+    def begin(number: int) -> bool:
+        start.wait()
+        return isinstance(purse.begin(buy(number), [DAY]), Purchase)
+
+    with ThreadPoolExecutor(32) as pool:
+        assert sum(pool.map(begin, range(32))) == 3
+    assert purse.spending()["open_msat"] == 9000
+
+
+@pytest.mark.parametrize("amount_msat", [7000, 7001])
+def test_a_budget_is_used_to_its_last_msat(purse: PurseBook, amount_msat: int) -> None:
+    """Exactly what is left fits; one more does not, and leaves no row."""
+    settled(purse, buy(1, 3000))
+    fits = isinstance(purse.begin(buy(2, amount_msat), [DAY]), Purchase)
+    assert fits == (amount_msat == 7000)
+    assert len(purse.purchases(9)) == 1 + fits
+
+
+def test_fees_count(purse: PurseBook) -> None:
+    """Those that were paid, and of what is open the most that may be paid."""
+    settled(purse, replace(buy(1, 3000), fee_cap_msat=999), fee_msat=7)
+    begun(purse, replace(buy(2, 3000), fee_cap_msat=999))
+    short = purse.begin(buy(3, 9000), [DAY])
+    assert short == Shortfall(DAY, 10_000 - (2950 + 7) - (2950 + 999), None)
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_only_a_failure_gives_its_money_back(purse: PurseBook, outcome: Outcome) -> None:
+    """What settled counts, and what is not known; what failed is free again."""
+    begun(purse, buy(1, 6000))
+    purse.finish(buy(1).payment_hash, Payment(outcome, fee_msat=50))
+    assert isinstance(purse.begin(buy(2, 6000), [DAY]), Purchase) == (outcome is Outcome.FAILED)
+
+
+@pytest.mark.parametrize(("at", "fits"), [(NOW + 99, False), (NOW + 100, True)])
+def test_the_window_slides(purse: PurseBook, at: int, fits: bool) -> None:
+    """What was paid counts for as long as the window is, to the second."""
+    settled(purse, buy(1, 6000))
+    assert isinstance(purse.begin(buy(2, 6000, at=at), [DAY]), Purchase) == fits
+
+
+def test_what_is_open_counts_however_old_it_is(purse: PurseBook) -> None:
+    """It may still leave the wallet today, whenever it was begun."""
+    begun(purse, buy(1, 6000))
+    assert purse.begin(buy(2, 6000, at=NOW + 10**6), [DAY]) == Shortfall(DAY, 4000, None)
+
+
+def test_a_shortfall_says_when_enough_is_free(purse: PurseBook) -> None:
+    """When as many of the oldest payments have left the window as the purchase needs."""
+    for number, at in enumerate((NOW, NOW + 10, NOW + 20)):
+        settled(purse, buy(number, 3000, at=at))
+    for amount_msat, frees_at in ((4000, NOW + 100), (4001, NOW + 110), (7001, NOW + 120), (10_001, None)):
+        assert purse.begin(buy(9, amount_msat, at=NOW + 30), [DAY]) == Shortfall(DAY, 1000, frees_at)
+
+
+@pytest.mark.parametrize(
+    ("budget", "fields", "fits"),
+    [
+        (DAY, {"origin": "https://b:443", "purpose": "tutor", "payee": "03"}, False),
+        (PEER, {"origin": "https://b:443"}, True),
+        (PEER, {"origin": "https://b:443", "payee": "02"}, False),
+        (PEER, {"payee": "03"}, False),
+        (PURPOSE, {"purpose": "tutor"}, True),
+        (PURPOSE, {"origin": "https://b:443", "payee": "03"}, False),
+    ],
+)
+def test_a_budget_counts_what_shares_its_scope(
+    purse: PurseBook, budget: Budget, fields: dict[str, Any], fits: bool
+) -> None:
+    """Everything, one peer by its address or its node, or one purpose."""
+    settled(purse, buy(1, 6000, payee="02"))
+    assert isinstance(purse.begin(buy(2, 6000, **fields), [budget]), Purchase) == fits
+
+
+def test_unnamed_payees_are_not_one_peer(purse: PurseBook) -> None:
+    """Rows that older books kept without a payee share nothing by that."""
+    settled(purse, buy(1, 6000))
+    assert isinstance(purse.begin(buy(2, 6000, origin="https://b:443"), [PEER]), Purchase)
+
+
+def test_a_refused_retry_keeps_the_failed_row(purse: PurseBook) -> None:
+    """When a budget stops the second try, the journal still knows of the first."""
+    begun(purse, buy(1))
+    purse.finish(buy(1).payment_hash, Payment(Outcome.FAILED))
+    assert isinstance(purse.begin(buy(1), [replace(DAY, most_msat=1)]), Shortfall)
+    assert [row.outcome for row in purse.purchases(9)] == [Outcome.FAILED]
 
 
 def test_secrets_of_a_purchase_stay_out_of_repr() -> None:

@@ -97,7 +97,7 @@ async def test_a_402_is_paid_within_the_terms() -> None:
     assert (text, end.finish, len(payer.bought)) == ("Gold.", "stop", 1)
     assert challenge == challenge_of(invoice_of(1))
     assert origin == ORIGIN
-    assert terms == Terms(cap_msat=3000, fee_cap_msat=6000, payee=NODE, purpose="ask economist")
+    assert terms == Terms(cap_msat=3000, fee_cap_msat=6000, payee=NODE, purpose="ask", model="economist")
     first, second = shop.shown
     assert first is None
     assert second

@@ -7,7 +7,7 @@ import json
 import socket
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -187,11 +187,42 @@ def test_the_purse_keeps_to_its_cap(market: Market) -> None:
 def test_the_node_runner_s_limit_holds_for_every_caller(market: Market) -> None:
     """lyceum-max-payment-msat caps a payment whatever the caller allows; setconfig changes it at once."""
     line = challenge(market, 9000)
-    market.buyer.rpc.call("setconfig", ["lyceum-max-payment-msat", 5000])
-    try:
+    with configured(market, {"lyceum-max-payment-msat": 5000}):
         assert refused(market, market.buyer, "l402-pay", [line, "http://seller:1", 99_000])["code"] == 40301
-    finally:
-        market.buyer.rpc.call("setconfig", ["lyceum-max-payment-msat", 1_000_000])
+
+
+def test_a_budget_for_four_pays_four_of_twelve(market: Market) -> None:
+    """Twelve calls at once, each for a challenge of its own: four reach the wallet, and the node's list says so."""
+    challenges = [challenge(market, 1000) for _ in range(12)]
+    terms = {"origin": "http://seller:1", "cap_msat": 1000, "fee_cap_msat": 0, "purpose": "parallel"}
+
+    def codes(line: str) -> int:
+        try:
+            market.call(market.buyer, "l402-pay", {**terms, "challenge": line})
+        except RpcError as error:
+            return int(error.error["code"])
+        return 0
+
+    with configured(market, {"lyceum-budget-purpose-msat": 4000}), ThreadPoolExecutor(12) as pool:
+        assert sorted(pool.map(codes, challenges)) == [0] * 4 + [OverBudget.rpc_code] * 8
+    labels = [pay.get("label") for pay in market.buyer.rpc.listpays()["pays"]]
+    assert labels.count("lyceum: parallel") == 4
+
+
+def test_over_budget_says_which_budget_and_until_when(market: Market) -> None:
+    """The option to raise, what is left of it, and when enough of it is free again."""
+    terms = {"origin": "http://seller:1", "cap_msat": 1000, "fee_cap_msat": 0, "purpose": "twice"}
+    with configured(market, {"lyceum-budget-purpose-msat": 1500}):
+        market.call(market.buyer, "l402-pay", {**terms, "challenge": challenge(market, 1000)})
+        error = refused(market, market.buyer, "l402-pay", {**terms, "challenge": challenge(market, 1000)})
+    assert "500 msat are left of the 1,500 msat that lyceum-budget-purpose-msat allows for 'twice'" in error["message"]
+    assert "enough is free from 20" in error["message"]
+
+
+def test_a_budget_that_is_no_amount_is_refused(market: Market) -> None:
+    """setconfig changes nothing then."""
+    with pytest.raises(RpcError):
+        market.buyer.rpc.call("setconfig", ["lyceum-budget-day-msat", -1])
 
 
 def test_an_invoice_of_another_payee_is_not_paid(market: Market) -> None:
@@ -242,10 +273,10 @@ def test_another_origin_cannot_claim_a_paid_token(market: Market) -> None:
 def test_a_failed_payment_says_so_and_spends_nothing(market: Market) -> None:
     """When the node finds no way to pay, the purse reports a failure, and its journal too."""
     capacity_msat = market.settled_msat(market.buyer)
-    market.buyer.rpc.call("setconfig", ["lyceum-max-payment-msat", capacity_msat * 4])
     line = _challenge_of(market, amount_msat=capacity_msat * 2)
-    error = refused(market, market.buyer, "l402-pay", [line, "http://seller:1", capacity_msat * 3])
-    market.buyer.rpc.call("setconfig", ["lyceum-max-payment-msat", 1_000_000])
+    unlimited = {f"lyceum-budget-{name}-msat": 0 for name in ("hour", "day", "peer")}
+    with configured(market, {"lyceum-max-payment-msat": capacity_msat * 4} | unlimited):
+        error = refused(market, market.buyer, "l402-pay", [line, "http://seller:1", capacity_msat * 3])
     assert error["code"] == PaymentFailed.rpc_code
     assert market.settled_msat(market.buyer) == capacity_msat
 
@@ -342,6 +373,20 @@ def test_the_plugin_restarts_with_its_books(market: Market) -> None:
     found = market.call(market.seller, "l402-verify", [SERVICE, ticket["authorization"]])
     assert found["balance_msat"] == 1600
     assert market.call(market.buyer, "l402-kept", ["http://restart:1"])["ticket"]["payment_hash"]
+
+
+@contextmanager
+def configured(market: Market, options: Mapping[str, int]) -> Iterator[None]:
+    """The buyer's options, and as they were before."""
+    configs = {name: market.buyer.rpc.listconfigs(name)["configs"][name] for name in options}
+    before = {name: config.get("value_int", config.get("value_str")) for name, config in configs.items()}
+    try:
+        for name, value in options.items():
+            market.buyer.rpc.setconfig(name, value)
+        yield
+    finally:
+        for name, was in before.items():
+            market.buyer.rpc.setconfig(name, was)
 
 
 @contextmanager

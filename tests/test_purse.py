@@ -16,12 +16,13 @@ from lyceum.errors import BadInvoice, LyceumError, NodeError, OverBudget, Paymen
 from lyceum.l402 import Challenge, Credential
 from lyceum.ledger import Database, PurseBook
 from lyceum.ports import Invoice, Outcome, Payment, Terms
-from lyceum.purse import WINDING_UP_S, Purse, PursePayer
+from lyceum.purse import LONGEST_PAYMENT_S, WINDING_UP_S, Purse, PurseLimits, PursePayer
+from lyceum.purse.limits import DAY_S, HOUR_S
 
 SHOP = "https://shop.example:443"
 INVOICE = invoice_of(1)
 CHALLENGE = challenge_of(INVOICE)
-TERMS = Terms(cap_msat=3000, fee_cap_msat=50, payee=NODE, purpose="ask economist")
+TERMS = Terms(cap_msat=3000, fee_cap_msat=50, payee=NODE, purpose="ask", model="economist")
 CREDENTIAL = Credential(CHALLENGE.macaroon, preimage_of(1)).header()
 FAILED = Payment(Outcome.FAILED, detail="no route")
 PENDING = Payment(Outcome.PENDING)
@@ -35,16 +36,20 @@ class PowerCut(BaseException):
 class Buyer:
     """A purse with all that stands around it."""
 
-    def __init__(self, path: Path, most_msat: int = 10_000) -> None:
+    def __init__(self, path: Path) -> None:
         self.clock = Clock()
         self.wallet = FakeWallet(self.clock)
         self.wallet.knows(INVOICE)
         self.database = Database(path)
         self.ledger = PurseBook(self.database)
-        self.purse = self.restarted(most_msat)
+        self.purse = self.restarted()
 
-    def restarted(self, most_msat: int = 10_000) -> Purse:
-        return Purse(self.wallet, self.ledger, now=self.clock, most_msat=most_msat, pause=self.clock.pause)
+    def restarted(self) -> Purse:
+        limits = PurseLimits(payment_msat=10_000)
+        return Purse(self.wallet, self.ledger, now=self.clock, limits=limits, pause=self.clock.pause)
+
+    def allow(self, **limits: int) -> None:
+        self.purse.limits = replace(self.purse.limits, **limits)
 
     def outcomes(self) -> list[str]:
         return [row.outcome.value for row in self.ledger.purchases(9)]
@@ -174,6 +179,87 @@ def test_an_opaque_macaroon_may_be_bought(buyer: Buyer) -> None:
     assert ticket.authorization.startswith("L402 b3BhcXVl:")
 
 
+# Budgets
+
+COST_MSAT = INVOICE.amount_msat or 0
+DEAL = replace(TERMS, fee_cap_msat=0)
+
+
+def deal(buyer: Buyer, number: int) -> Challenge:
+    return challenge_of(buyer.wallet.knows(invoice_of(number)))
+
+
+@pytest.mark.parametrize("budget", ["hour_msat", "day_msat", "peer_msat", "purpose_msat"])
+def test_of_many_callers_as_many_pay_as_the_budget_is_for(buyer: Buyer, budget: str) -> None:
+    """Sixteen pay at once within a budget for three: three reach the wallet, thirteen are over budget."""
+    buyer.allow(**{budget: 3 * COST_MSAT})
+    challenges = [deal(buyer, number) for number in range(16)]
+    start = Barrier(16)
+
+    def pay(challenge: Challenge) -> int:
+        start.wait()
+        try:
+            return buyer.purse.pay(challenge, SHOP, DEAL).amount_msat
+        except OverBudget:
+            return 0
+
+    buyer.wallet.pays = [replace(buyer.wallet.settle(INVOICE), fee_msat=0)] * 16
+    with ThreadPoolExecutor(16) as pool:
+        assert sorted(pool.map(pay, challenges)) == [0] * 13 + [COST_MSAT] * 3
+    assert len(buyer.wallet.paid) == 3
+
+
+@pytest.mark.parametrize(
+    ("limit", "window_s", "words"),
+    [
+        ("hour_msat", HOUR_S, "lyceum-budget-hour-msat allows; enough is free from 1970-01-01 01:16:40 UTC"),
+        ("day_msat", DAY_S, "lyceum-budget-day-msat allows; enough is free from 1970-01-02 00:16:40 UTC"),
+        ("peer_msat", DAY_S, f"lyceum-budget-peer-msat allows for {SHOP}; enough is free from 1970-01-02"),
+        ("purpose_msat", DAY_S, "lyceum-budget-purpose-msat allows for 'ask'; enough is free from 1970-01-02"),
+    ],
+)
+def test_over_budget_says_which_and_until_when(buyer: Buyer, limit: str, window_s: int, words: str) -> None:
+    """The budget, what is left of it, and the second from which it suffices, when it does."""
+    buyer.allow(**{limit: 5000})
+    buyer.purse.pay(CHALLENGE, SHOP, TERMS)
+    second = deal(buyer, 2)
+    with pytest.raises(OverBudget) as refused:
+        buyer.purse.pay(second, SHOP, TERMS)
+    assert "may take 3,050 msat, and 1,998 msat are left of the 5,000 msat" in refused.value.message
+    assert words in refused.value.message
+    buyer.clock.now += window_s
+    buyer.wallet.knows(invoice_of(2, expires_at=10**6))
+    assert buyer.purse.pay(second, SHOP, TERMS).amount_msat == COST_MSAT
+
+
+def test_a_budget_smaller_than_the_payment_says_so(buyer: Buyer) -> None:
+    """Waiting would not help."""
+    buyer.allow(day_msat=3049)
+    with pytest.raises(OverBudget, match="it never allows that much"):
+        buyer.purse.pay(CHALLENGE, SHOP, TERMS)
+    assert (buyer.wallet.paid, buyer.outcomes()) == ([], [])
+
+
+def test_an_unknown_payment_keeps_its_reservation(buyer: Buyer) -> None:
+    """Nothing else fits until the node says what happened, and then only if it failed."""
+    buyer.allow(day_msat=5000)
+    buyer.wallet.pays, buyer.wallet.finds = [UNKNOWN], [PENDING] * 9
+    with pytest.raises(PaymentUnknown):
+        buyer.purse.pay(CHALLENGE, SHOP, TERMS)
+    buyer.clock.now += LONGEST_PAYMENT_S
+    with pytest.raises(OverBudget, match="once payments under way are known"):
+        buyer.purse.pay(deal(buyer, 2), SHOP, TERMS)
+    buyer.wallet.finds = [FAILED]
+    assert buyer.purse.pay(deal(buyer, 2), SHOP, TERMS).amount_msat == COST_MSAT
+    assert buyer.outcomes() == ["settled", "failed"]
+
+
+def test_a_budget_of_nothing_is_none(buyer: Buyer) -> None:
+    """0 sets no limit."""
+    buyer.allow(hour_msat=0, day_msat=0, peer_msat=0, purpose_msat=0)
+    assert [buyer.purse.pay(deal(buyer, number), SHOP, TERMS).amount_msat for number in range(5)] == [COST_MSAT] * 5
+
+
 # Once
 
 
@@ -301,9 +387,21 @@ def crash(buyer: Buyer, settled: bool) -> None:
 def test_a_crash_before_the_payment(buyer: Buyer) -> None:
     """The node never heard of it: failed, so that it can be paid when it is asked for again."""
     crash(buyer, settled=False)
+    buyer.clock.now += LONGEST_PAYMENT_S
     assert buyer.purse.recover() == []
     assert buyer.outcomes() == ["failed"]
     assert buyer.purse.pay(CHALLENGE, SHOP, TERMS).amount_msat == 3000
+
+
+def test_a_payment_that_starts_late_is_not_given_up(buyer: Buyer) -> None:
+    """The node may still look for a way when its caller is back from a crash: unheard of is not failed."""
+    crash(buyer, settled=False)
+    buyer.clock.now += LONGEST_PAYMENT_S - 1
+    assert [row.payment_hash for row in buyer.purse.recover()] == [INVOICE.payment_hash]
+    buyer.wallet.settle(INVOICE)
+    kept = buyer.purse.kept(SHOP)
+    assert kept
+    assert kept.authorization == CREDENTIAL
 
 
 def test_a_crash_after_the_payment(buyer: Buyer) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from lyceum.ports import Outcome, Payment, Settlement
 
@@ -41,8 +41,9 @@ class Held:
 class Purchase:
     """A row of the payment journal: written before paying, so that a crash cannot lose it.
 
-    `origin` is where the token is good (scheme, host and port, or a node id). `macaroon` and
-    `preimage` together are the bearer credential and stay out of `repr`.
+    `origin` is where the token is good (scheme, host and port, or a node id), `payee` the node that the
+    invoice pays, `model` what was asked first. `macaroon` and `preimage` together are the bearer
+    credential and stay out of `repr`.
     """
 
     payment_hash: str
@@ -57,6 +58,44 @@ class Purchase:
     preimage: str = field(default="", repr=False)
     fee_msat: int = 0
     usable: bool = True
+    payee: str = ""
+    model: str = ""
+
+    @property
+    def reserved_msat(self) -> int:
+        """What may leave the wallet, as long as it is not known what did."""
+        return self.amount_msat + self.fee_cap_msat
+
+    @property
+    def label(self) -> str:
+        """What the node's own lists call this payment."""
+        return " ".join(filter(None, ["lyceum:", self.purpose, self.model]))
+
+
+Scope = Literal["all", "peer", "purpose"]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The most that may leave the wallet within `window_s` seconds, fees counted.
+
+    For all purchases together, or for those of one peer (the same origin or the same payee) or of one
+    purpose. What is still open counts with its highest fee, however old it is.
+    """
+
+    name: str
+    most_msat: int
+    window_s: int
+    scope: Scope = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Shortfall:
+    """A budget that a purchase does not fit into. `frees_at`: Unix seconds when it will, None if that is not known."""
+
+    budget: Budget
+    left_msat: int
+    frees_at: int | None
 
 
 class TillLedger(Protocol):
@@ -104,8 +143,11 @@ class PurseLedger(Protocol):
 
     def purchase(self, payment_hash: str) -> Purchase | None: ...
 
-    def begin(self, purchase: Purchase) -> Purchase:
-        """Journal a payment about to be made, as pending; in place of an earlier row only if that failed."""
+    def begin(self, purchase: Purchase, budgets: Sequence[Budget]) -> Purchase | Shortfall:
+        """Journal a payment about to be made, as pending; in place of an earlier row only if that failed.
+
+        The row is the reservation: in the same step it must fit into every budget, else nothing is written.
+        """
         ...
 
     def finish(self, payment_hash: str, payment: Payment) -> Purchase: ...

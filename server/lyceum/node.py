@@ -182,6 +182,7 @@ class NodePayer:
             fee_cap_msat=terms.fee_cap_msat,
             payee=terms.payee,
             purpose=terms.purpose,
+            model=terms.model,
         )
         return Ticket(**paid["ticket"])
 

@@ -88,10 +88,12 @@ async def visit(client: httpx.AsyncClient, url: str) -> Seller:
         return Seller(url, error=_network_fault(error))
 
 
-async def muster(client: httpx.AsyncClient, urls: Sequence[str], payer: Payer, own: Sequence[Model] = ()) -> Roster:
-    """Everybody who can be asked now: our own models and those of the sellers at `urls`."""
+async def muster(
+    client: httpx.AsyncClient, urls: Sequence[str], payer: Payer, own: Sequence[Model] = (), purpose: str = "ask"
+) -> Roster:
+    """Everybody who can be asked now: our own models and those of the sellers at `urls`, paid for `purpose`."""
     sellers = await asyncio.gather(*(visit(client, url) for url in urls))
-    bought = [PeerModel(client, seller.url, offer, payer) for seller in sellers for offer in seller.offers]
+    bought = [PeerModel(client, seller.url, offer, payer, purpose) for seller in sellers for offer in seller.offers]
     absent = [Member("", seller.url, ok=False, error=seller.error, code=PeerError.code) for seller in sellers]
     return Roster((*own, *bought), tuple(member for member in absent if member.error))
 
@@ -99,8 +101,9 @@ async def muster(client: httpx.AsyncClient, urls: Sequence[str], payer: Payer, o
 class PeerModel:
     """A model that another node sells. Its `End` always carries one Member: what was paid, and how it went."""
 
-    def __init__(self, client: httpx.AsyncClient, url: str, offer: Offer, payer: Payer) -> None:
+    def __init__(self, client: httpx.AsyncClient, url: str, offer: Offer, payer: Payer, purpose: str = "ask") -> None:
         self.offer = offer
+        self._purpose = purpose
         self._client = client
         self._url = f"{url.rstrip('/')}/v1/chat/completions"
         self._payer = payer
@@ -112,7 +115,7 @@ class PeerModel:
         """Spends at most `ask.budget_msat`: the listed price first, what is left on routing."""
         price_msat = first_payment_msat(self.offer, ask)
         cap_msat = min(price_msat, ask.budget_msat)
-        terms = Terms(cap_msat, ask.budget_msat - cap_msat, self.offer.node_id, f"ask {self.offer.model}")
+        terms = Terms(cap_msat, ask.budget_msat - cap_msat, self.offer.node_id, self._purpose, self.offer.model)
         auth = L402Auth(self._payer, terms)
         try:
             async with self._client.stream("POST", self._url, json=wire.write_chat(ask), auth=auth) as response:

@@ -508,12 +508,16 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """The most that one payment may be, the most its routing may cost, and who must be paid."""
+    """The most that one payment may be, the most its routing may cost, and who must be paid.
+
+    `purpose` says whose money it is, for budgets; `model` what it is spent on.
+    """
 
     cap_msat: int
     fee_cap_msat: int
     payee: str = ""
     purpose: str = ""
+    model: str = ""
 
     def __post_init__(self) -> None:
         check_msat("cap_msat", self.cap_msat)

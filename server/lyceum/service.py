@@ -109,7 +109,12 @@ def _ensemble(
         node_id=cashier.node_id,
     )
     patience_s = table.patience_s + LONGEST_PAYMENT_S
-    return Ensemble(offer, lambda: muster(client, table.peers, cashier.payer, members), table.budget_msat, patience_s)
+    return Ensemble(
+        offer,
+        lambda: muster(client, table.peers, cashier.payer, members, table.name),
+        table.budget_msat,
+        patience_s,
+    )
 
 
 def _check_names(names: Sequence[str]) -> None:

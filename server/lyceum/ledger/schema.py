@@ -39,5 +39,11 @@ SCHEMA = (
     ) STRICT;
     CREATE INDEX kept_purchases ON purchases (origin, created_at) WHERE outcome = 'settled' AND usable;
     """,
+    """
+    ALTER TABLE purchases ADD COLUMN payee TEXT NOT NULL DEFAULT '';
+    ALTER TABLE purchases ADD COLUMN model TEXT NOT NULL DEFAULT '';
+    CREATE INDEX open_purchases ON purchases (created_at) WHERE outcome IN ('pending', 'unknown');
+    CREATE INDEX settled_purchases ON purchases (created_at) WHERE outcome = 'settled';
+    """,
 )
 """One script a schema version; `PRAGMA user_version` counts those that were applied."""

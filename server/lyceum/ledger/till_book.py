@@ -92,12 +92,12 @@ def _give_back_lapsed(db: sqlite3.Connection, token_id: str, now: int) -> None:
     """A server that died holds its reservations until they lapse; then they go back, uncharged."""
     lapsed = "token_id = ? AND settled_at IS NULL AND until < ?"
     (amount_msat,) = db.execute(
-        f"SELECT COALESCE(SUM(amount_msat), 0) FROM reservations WHERE {lapsed}",  # noqa: S608
+        f"SELECT COALESCE(SUM(amount_msat), 0) FROM reservations WHERE {lapsed}",
         (token_id, now),
     ).fetchone()
     if not amount_msat:
         return
-    db.execute(f"DELETE FROM reservations WHERE {lapsed}", (token_id, now))  # noqa: S608
+    db.execute(f"DELETE FROM reservations WHERE {lapsed}", (token_id, now))
     db.execute("UPDATE tokens SET reserved_msat = reserved_msat - ? WHERE token_id = ?", (amount_msat, token_id))
 
 

@@ -1,26 +1,21 @@
-"""The buyer: check, journal, pay once, keep what was bought.
-
-Laws: every check comes before the journal, the journal before the wallet; one payment hash is paid
-at most once; an unknown outcome counts as spent until the node says otherwise. Knows no HTTP.
-"""
+"""One payment from the challenge to the credential, and what is kept of it."""
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
 from weakref import WeakValueDictionary
 
-from lyceum.books import Purchase, PurseLedger
+from lyceum.books import Purchase, PurseLedger, Shortfall
 from lyceum.errors import BadInvoice, OverBudget, PaymentFailed, PaymentUnknown
 from lyceum.l402 import Challenge, Credential
 from lyceum.money import text
 from lyceum.ports import Invoice, Outcome, Payment, Terms, Ticket, Wallet
+from lyceum.purse.limits import PurseLimits, too_little
 
 LEAST_LIFE_S = 5
 """An invoice that lives shorter than this may expire under way."""
-
 
 PAYMENT_S = 60
 """How long the node may look for a way to pay."""
@@ -29,7 +24,7 @@ WINDING_UP_S = 5
 """lightningd calls a failed payment pending until its last part is taken back, a moment after xpay's error."""
 
 LONGEST_PAYMENT_S = PAYMENT_S + WINDING_UP_S + 5
-"""After so long `pay` has answered, whatever the answer."""
+"""After so long `pay` has answered, whatever the answer, and the node tries no more for a caller that died."""
 
 OPEN = frozenset({Outcome.PENDING, Outcome.UNKNOWN})
 
@@ -41,7 +36,7 @@ class Purse:
         ledger: PurseLedger,
         *,
         now: Callable[[], int],
-        most_msat: int,
+        limits: PurseLimits,
         timeout_s: int = PAYMENT_S,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -52,7 +47,7 @@ class Purse:
         self._pause = pause
         self._guard = threading.Lock()
         self._locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
-        self.most_msat = most_msat
+        self.limits = limits
 
     def kept(self, origin: str) -> Ticket | None:
         """The newest token that was paid for this origin and is not known to be used up.
@@ -82,7 +77,7 @@ class Purse:
             if row and row.outcome is Outcome.SETTLED:
                 return _ticket(row, paid_now=False)
             if row and row.outcome is not Outcome.FAILED:
-                return _ticket(self._conclude(row, self._look_up(row, self._timeout_s)), paid_now=True)
+                return _ticket(self._conclude(row, self._wait_for(row, self._what_became, self._timeout_s)), True)
             self._check(invoice, challenge, terms)
             return self._pay(_purchase(challenge, invoice, origin, terms, self._now()), invoice)
 
@@ -107,14 +102,27 @@ class Purse:
         with self._one_at_a_time(row.payment_hash):
             now = self._ledger.purchase(row.payment_hash)
             if now and now.outcome in OPEN:
-                self._ledger.finish(row.payment_hash, self._wallet.lookup(row.payment_hash))
+                self._ledger.finish(row.payment_hash, self._what_became(now))
 
     def _pay(self, purchase: Purchase, invoice: Invoice) -> Ticket:
-        row = self._ledger.begin(purchase)
-        payment = self._wallet.pay(invoice, row.fee_cap_msat, f"lyceum: {row.purpose}", self._timeout_s)
+        row = self._begin(purchase)
+        payment = self._wallet.pay(invoice, row.fee_cap_msat, row.label, self._timeout_s)
         if payment.outcome is Outcome.PENDING:
-            payment = self._look_up(row, WINDING_UP_S)
+            payment = self._wait_for(row, lambda row: self._wallet.lookup(row.payment_hash), WINDING_UP_S)
         return _ticket(self._conclude(row, payment), paid_now=True)
+
+    def _begin(self, purchase: Purchase) -> Purchase:
+        """Journal and reserve. What a dead caller left open is looked up before it refuses anybody."""
+        budgets = self.limits.budgets()
+        begun = self._ledger.begin(purchase, budgets)
+        if isinstance(begun, Shortfall):
+            for row in self._ledger.unfinished():
+                if row.created_at + LONGEST_PAYMENT_S <= self._now():
+                    self._resolve(row)
+            begun = self._ledger.begin(purchase, budgets)
+        if isinstance(begun, Shortfall):
+            raise OverBudget(too_little(purchase, begun))
+        return begun
 
     def _check(self, invoice: Invoice, challenge: Challenge, terms: Terms) -> None:
         identifier = challenge.identifier()
@@ -128,16 +136,24 @@ class Purse:
             raise BadInvoice("the invoice has expired: ask the seller for a new one")
         if invoice.amount_msat is None:
             raise BadInvoice("the invoice names no amount, so the price is open: refused")
-        cap_msat = min(terms.cap_msat, self.most_msat)
+        cap_msat = min(terms.cap_msat, self.limits.payment_msat)
         if invoice.amount_msat > cap_msat:
             raise OverBudget(f"the seller asks {text(invoice.amount_msat)}, the limit is {text(cap_msat)}")
 
-    def _look_up(self, row: Purchase, patience_s: int) -> Payment:
-        deadline = self._now() + patience_s
+    def _what_became(self, row: Purchase) -> Payment:
+        """The node's word on an open row, except that a payment nobody waits for any more may still start:
+        until the node has given up looking for a way, "never heard of it" says nothing."""
         payment = self._wallet.lookup(row.payment_hash)
+        if payment.outcome is Outcome.FAILED and self._now() < row.created_at + LONGEST_PAYMENT_S:
+            return Payment(Outcome.PENDING, detail="the node may still be looking for a way")
+        return payment
+
+    def _wait_for(self, row: Purchase, find: Callable[[Purchase], Payment], patience_s: int) -> Payment:
+        deadline = self._now() + patience_s
+        payment = find(row)
         while payment.outcome is Outcome.PENDING and self._now() < deadline:
             self._pause(0.25)
-            payment = self._wallet.lookup(row.payment_hash)
+            payment = find(row)
         return payment
 
     def _conclude(self, row: Purchase, payment: Payment) -> Purchase:
@@ -146,27 +162,10 @@ class Purse:
             return row
         if payment.outcome is Outcome.FAILED:
             raise PaymentFailed(f"the payment of {text(row.amount_msat)} failed: {payment.detail}")
-        at_stake = text(row.amount_msat + row.fee_cap_msat)
         raise PaymentUnknown(
-            f"the payment is under way and may still succeed; {at_stake} count as spent until it is known. "
-            "Ask again to look it up: it will not be paid twice"
+            f"the payment is under way and may still succeed; {text(row.reserved_msat)} count as spent until it is "
+            "known. Ask again to look it up: it will not be paid twice"
         )
-
-
-class PursePayer:
-    """The purse as a `Payer`: each call waits on a thread, so none holds up the loop."""
-
-    def __init__(self, purse: Purse) -> None:
-        self._purse = purse
-
-    async def kept(self, origin: str) -> Ticket | None:
-        return await asyncio.to_thread(self._purse.kept, origin)
-
-    async def pay(self, challenge: Challenge, origin: str, terms: Terms) -> Ticket:
-        return await asyncio.to_thread(self._purse.pay, challenge, origin, terms)
-
-    async def discard(self, payment_hash: str) -> None:
-        await asyncio.to_thread(self._purse.discard, payment_hash)
 
 
 def _check_same_deal(row: Purchase, challenge: Challenge, origin: str) -> None:
@@ -185,6 +184,8 @@ def _purchase(challenge: Challenge, invoice: Invoice, origin: str, terms: Terms,
         fee_cap_msat=terms.fee_cap_msat,
         created_at=now,
         macaroon=challenge.macaroon_text,
+        payee=invoice.payee,
+        model=terms.model,
     )
 
 

@@ -1,0 +1,23 @@
+"""The purse as a `Payer`: each call waits on a thread, so none holds up the loop."""
+
+from __future__ import annotations
+
+import asyncio
+
+from lyceum.l402 import Challenge
+from lyceum.ports import Terms, Ticket
+from lyceum.purse.purse import Purse
+
+
+class PursePayer:
+    def __init__(self, purse: Purse) -> None:
+        self._purse = purse
+
+    async def kept(self, origin: str) -> Ticket | None:
+        return await asyncio.to_thread(self._purse.kept, origin)
+
+    async def pay(self, challenge: Challenge, origin: str, terms: Terms) -> Ticket:
+        return await asyncio.to_thread(self._purse.pay, challenge, origin, terms)
+
+    async def discard(self, payment_hash: str) -> None:
+        await asyncio.to_thread(self._purse.discard, payment_hash)
