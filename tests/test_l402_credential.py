@@ -17,6 +17,7 @@ from lyceum.l402 import (
     Challenge,
     Credential,
     Malformed,
+    PaymentCredential,
     attenuate,
     challenge_macaroon,
     parse_authorization,
@@ -35,11 +36,10 @@ OTHER = f"L402 {TEXT}:{bytes(32).hex()}"
 METADATA = attenuate(MACAROON, Caveat("preimage", PREIMAGE.hex())).hex()
 
 
-def from_headers(headers: dict[str, list[str]]) -> Credential | None:
+def from_headers(headers: dict[str, list[str]]) -> Credential | PaymentCredential | None:
     """As a server would: Authorization, and the two gRPC names where it is absent."""
-    found = parse_authorization(headers.get("Authorization", []))
     texts = headers.get("Grpc-Metadata-Macaroon", []) + headers.get("Macaroon", [])
-    return found or next(map(parse_metadata, texts), None)
+    return parse_authorization(headers.get("Authorization") or [f"Macaroon {text}" for text in texts])
 
 
 @pytest.mark.parametrize("vector", rows("authorization_accept_table"), ids=lambda vector: vector["name"])
@@ -82,7 +82,7 @@ def test_the_canonical_header() -> None:
         [f"L402 {TEXT.replace('+', '-').replace('/', '_')}:{PREIMAGE.hex()}", HEADER],
         [HEADER, "Bearer sk-0123"],
         ["Basic dXNlcjpwYXNz", HEADER],
-        ['Payment id="a"', HEADER, ""],
+        ['Digest id="a"', HEADER, ""],
         [f"Bearer {PAIR}"],
         [f"bearer L402 {PAIR}"],
         [f"Bearer LSAT {PAIR}", HEADER],

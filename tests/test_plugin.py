@@ -108,7 +108,7 @@ def test_parallel_requests_never_oversell_a_balance(market: Market) -> None:
 
 def _altered(header: str) -> str:
     credential = l402.parse_authorization([header])
-    assert credential
+    assert isinstance(credential, l402.Credential)
     flipped = credential.macaroon[:-1] + bytes([credential.macaroon[-1] ^ 1])
     return l402.Credential(flipped, credential.preimage).header()
 
@@ -398,7 +398,7 @@ def silent_seller() -> Iterator[str]:
 
 def _with_caveat(header: str, condition: str, value: str) -> str:
     credential = l402.parse_authorization([header])
-    assert credential
+    assert isinstance(credential, l402.Credential)
     narrowed = l402.attenuate(credential.macaroon, l402.Caveat(condition, value))
     return l402.Credential(narrowed, credential.preimage).header()
 

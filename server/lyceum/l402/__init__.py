@@ -6,6 +6,9 @@ are the credential. The server needs no memory to check it: the preimage hashes 
 identifier says, the macaroon's chain of HMACs starts from a key that only the server can derive,
 and every caveat allows the request. A holder may add caveats, which only ever narrow.
 
+The scheme `Payment` asks for the same invoice in other words: its challenge is signed rather than
+handed out, comes back whole, and buys one answer instead of a balance.
+
 Laws of this package:
 
 1. No I/O: no sockets, files, clock or randomness; no prices, no models. Facts come from the caller.
@@ -18,6 +21,7 @@ Laws of this package:
 from lyceum.l402 import caveats
 from lyceum.l402.caveats import Caveat
 from lyceum.l402.challenge import Challenge, parse_challenge
+from lyceum.l402.charge import Charge, charge_challenge, charge_receipt
 from lyceum.l402.conditions import Facts, check
 from lyceum.l402.credential import Credential, parse_authorization, parse_metadata
 from lyceum.l402.headers import MAX_HEADER_BYTES
@@ -31,6 +35,7 @@ from lyceum.l402.macaroon import (
     token_key,
     verify_signature,
 )
+from lyceum.l402.payment import PaymentChallenge, PaymentCredential, problem_type
 from lyceum.l402.refusal import Ambiguous, Malformed, Reason, Refusal
 from lyceum.l402.verify import Verified, verify
 
@@ -39,23 +44,29 @@ __all__ = [
     "Ambiguous",
     "Caveat",
     "Challenge",
+    "Charge",
     "Credential",
     "Facts",
     "Identifier",
     "Macaroon",
     "Malformed",
+    "PaymentChallenge",
+    "PaymentCredential",
     "Reason",
     "Refusal",
     "Verified",
     "attenuate",
     "caveats",
     "challenge_macaroon",
+    "charge_challenge",
+    "charge_receipt",
     "check",
     "mint",
     "parse",
     "parse_authorization",
     "parse_challenge",
     "parse_metadata",
+    "problem_type",
     "token_key",
     "verify",
     "verify_signature",

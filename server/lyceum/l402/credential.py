@@ -1,4 +1,4 @@
-"""What a buyer shows: macaroon and preimage, and the header texts that carry the two.
+"""What a buyer shows: macaroon and preimage, and the header texts that carry the two, or a `Payment`.
 
 Possession is everything, so neither is ever shown by `repr`. Whether they are good is for `verify`.
 """
@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lyceum.l402 import macaroon as macaroons
 from lyceum.l402.caveats import Caveat
 from lyceum.l402.headers import MAX_HEADER_BYTES, SCHEMES, echoed, from_base64
+from lyceum.l402.payment import PaymentCredential
 from lyceum.l402.refusal import Ambiguous, Malformed, reading
 
 _PAIR = re.compile(r"([A-Za-z0-9+/_-]+={0,2}):([0-9a-fA-F]{64})")
@@ -45,18 +46,19 @@ class Credential:
         return f"L402 {self.macaroon_text}:{self.preimage.hex()}"
 
 
-def parse_authorization(lines: Sequence[str]) -> Credential | None:
+def parse_authorization(lines: Sequence[str]) -> Credential | PaymentCredential | None:
     """The credential in the `Authorization` lines, None if they hold only other schemes.
 
-    The same credential may come twice (LSAT and L402); two different ones raise Ambiguous, since
-    servers disagree on which line counts.
+    What gRPC sends as the header `Macaroon: <hex>` is read as the line `Macaroon <hex>`. The same
+    credential may come twice (LSAT and L402); two different ones raise Ambiguous, since servers
+    disagree on which line counts.
     """
     if sum(map(len, lines)) > MAX_HEADER_BYTES:
         raise Malformed(f"Authorization is longer than {MAX_HEADER_BYTES} bytes")
     parts = [part for line in lines for part in line.split(",")]
     found = {credential for part in parts if (credential := _one(part))}
     if len(found) > 1:
-        raise Ambiguous("the request carries two different L402 credentials; send one")
+        raise Ambiguous("the request carries two different credentials; send one")
     return next(iter(found), None)
 
 
@@ -72,7 +74,7 @@ def parse_metadata(text: str) -> Credential:
         return Credential(raw, bytes.fromhex(caveats[-1].value))
 
 
-def _one(part: str) -> Credential | None:
+def _one(part: str) -> Credential | PaymentCredential | None:
     scheme, *rest = part.split() or [""]
     if scheme.lower() == "bearer":
         # OpenAI's clients can send nothing but `Bearer <api_key>`: the key may be a credential,
@@ -80,7 +82,8 @@ def _one(part: str) -> Credential | None:
         if len(rest) == 1 and _PAIR.fullmatch(rest[0]):
             return _pair(rest[0])
         scheme, *rest = rest or [""]
-    return _pair(" ".join(rest)) if scheme.lower() in SCHEMES else None
+    read = _READERS.get(scheme.lower())
+    return read(" ".join(rest)) if read else None
 
 
 def _pair(text: str) -> Credential:
@@ -89,3 +92,10 @@ def _pair(text: str) -> Credential:
         raise Malformed("an L402 credential is <macaroon in base64>:<preimage in 64 hex digits>")
     with reading("the L402 credential"):
         return Credential.of(pair[1], pair[2])
+
+
+_READERS: Mapping[str, Callable[[str], Credential | PaymentCredential]] = {
+    **dict.fromkeys(SCHEMES, _pair),
+    "macaroon": parse_metadata,
+    "payment": PaymentCredential.decode,
+}

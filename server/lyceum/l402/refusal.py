@@ -15,7 +15,7 @@ from lyceum.errors import BadRequest
 
 
 class Reason(enum.StrEnum):
-    """Stable codes; the last four are decided by whoever keeps the book of tokens."""
+    """Stable codes; the last five are decided by whoever keeps the book of tokens."""
 
     PAYMENT_REQUIRED = "payment-required"
     MALFORMED = "malformed-credential"
@@ -33,6 +33,7 @@ class Reason(enum.StrEnum):
     NOT_PAID = "not-paid"
     REVOKED = "revoked"
     EXHAUSTED = "exhausted"
+    ALREADY_USED = "already-used"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,23 +10,34 @@ import hmac
 from dataclasses import dataclass
 
 from lyceum.l402.caveats import Caveat
+from lyceum.l402.charge import Charge, verify_charge
 from lyceum.l402.conditions import Facts, check, expiry
 from lyceum.l402.credential import Credential
 from lyceum.l402.identifier import Identifier
 from lyceum.l402.macaroon import parse, token_key, verify_signature
+from lyceum.l402.payment import PaymentCredential
 from lyceum.l402.refusal import Malformed, Reason, Refusal
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """Whose token it is; `expires_at` in Unix seconds, None if it has no end."""
+    """Whose token it is; `expires_at` in Unix seconds, None if it has no end.
+
+    `once`: it was shown to have one answer, by a `Payment` credential, and not as a balance.
+    """
 
     token_id: bytes
     payment_hash: bytes
     expires_at: int | None
+    once: Charge | None = None
 
 
-def verify(credential: Credential, master_key: bytes, facts: Facts) -> Verified | Refusal:
+def verify(credential: Credential | PaymentCredential, master_key: bytes, facts: Facts) -> Verified | Refusal:
+    if isinstance(credential, PaymentCredential):
+        charge = verify_charge(credential, master_key, facts)
+        if isinstance(charge, Refusal):
+            return charge
+        return Verified(charge.token_id, charge.payment_hash, None, charge)
     try:
         return _verify(credential, master_key, facts)
     except Malformed as error:
