@@ -260,7 +260,7 @@ def test_the_ensemble_is_served_and_sold_like_any_model(street: Street, tmp_path
 
 def _buy(street: Street, url: str, body: dict[str, Any]) -> dict[str, Any]:
     """One paid answer, bought by the second seller's node: a node cannot pay itself."""
-    challenge = httpx.post(f"{url}/v1/chat/completions", json=body).headers.get_list("www-authenticate")[-1]
+    challenge = httpx.post(f"{url}/v1/chat/completions", json=body).headers.get_list("www-authenticate")[1]
     ticket = street.call(street.second, "l402-pay", [challenge, url, 50_000])["ticket"]
     headers = {"Authorization": ticket["authorization"]}
     return httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=60).json()  # type: ignore[no-any-return]

@@ -56,9 +56,9 @@ def test_a_hex_identifier_of_something_else_is_none() -> None:
 
 
 def test_the_lines_are_apertures() -> None:
-    """LSAT first, macaroon before invoice, double quotes, a comma and one space."""
+    """LSAT first, macaroon before invoice, double quotes, a comma and one space; what is newer comes after."""
     assert f'LSAT macaroon="{TEXT}", invoice="{INVOICE}"' == LSAT
-    assert f'L402 macaroon="{TEXT}", invoice="{INVOICE}"' == L402
+    assert f'L402 macaroon="{TEXT}", invoice="{INVOICE}", version="0", token="{TEXT}"' == L402
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_the_macaroon_is_echoed_as_it_was_written() -> None:
     challenge = parse_challenge([f'L402 macaroon="-_8", invoice="{INVOICE}"'])
     assert challenge.macaroon == b"\xfb\xff"
     assert challenge.macaroon_text == "-_8"
-    assert challenge.header_lines()[1] == f'L402 macaroon="-_8", invoice="{INVOICE}"'
+    assert challenge.header_lines()[1] == f'L402 macaroon="-_8", invoice="{INVOICE}", version="0", token="-_8"'
 
 
 def test_an_uppercase_invoice_is_an_invoice() -> None:

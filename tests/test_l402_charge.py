@@ -11,6 +11,7 @@ import pytest
 from lyceum.l402 import (
     Charge,
     Facts,
+    Once,
     PaymentCredential,
     Reason,
     Refusal,
@@ -52,7 +53,9 @@ def test_the_network_goes_by_the_drafts_name(network: str, named: str | None) ->
 
 def test_what_was_paid_for_is_known_again() -> None:
     """Without any memory: the credential brings the challenge back."""
-    assert verify(CREDENTIAL, MASTER, FACTS) == Verified(CHARGE.token_id, CHARGE.payment_hash, None, CHARGE)
+    assert verify(CREDENTIAL, MASTER, FACTS) == Verified(
+        CHARGE.token_id, CHARGE.payment_hash, None, Once(CHALLENGE.id, 3000)
+    )
 
 
 def test_a_service_without_models() -> None:
@@ -92,7 +95,7 @@ def test_another_master_key_knows_nothing_of_it() -> None:
 
 def test_the_receipt_names_the_payment_and_not_its_proof() -> None:
     """Challenge, method, payment hash, time; the preimage is in it nowhere."""
-    said = from_base64url(charge_receipt(CREDENTIAL, 1500))
+    said = from_base64url(charge_receipt(CHALLENGE.id, CHARGE.payment_hash.hex(), 1500))
     assert json.loads(said) == {
         "challengeId": CHALLENGE.id,
         "method": "lightning",

@@ -28,7 +28,7 @@ def test_the_public_names_are_these() -> None:
     """A change of the public surface is a decision, so it needs this line changed too."""
     assert " ".join(l402.__all__) == (
         "MAX_HEADER_BYTES Ambiguous Caveat Challenge Charge Credential Facts Identifier Macaroon Malformed "
-        "PaymentChallenge PaymentCredential Reason Refusal Verified attenuate caveats challenge_macaroon "
+        "Once PaymentChallenge PaymentCredential Reason Refusal Verified attenuate caveats challenge_macaroon "
         "charge_challenge charge_receipt check mint parse parse_authorization parse_challenge parse_metadata "
         "problem_type token_key verify verify_signature"
     )

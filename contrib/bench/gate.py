@@ -71,7 +71,7 @@ def measure(network: str, directory: Path, seconds: float) -> dict[str, str | fl
 def buy(buyer: Node, seller: Node) -> str:
     """A credential with more credit than the benchmark can use."""
     wanted = {"service": SERVICE, "amount_msat": CREDIT_MSAT}
-    challenge = seller.rpc.call("l402-admit", wanted)["declined"]["headers"][-1][1]
+    challenge = seller.rpc.call("l402-admit", wanted)["declined"]["headers"][1][1]
     paid = buyer.rpc.call("l402-pay", {"challenge": challenge, "origin": "bench", "cap_msat": CREDIT_MSAT})
     return str(paid["ticket"]["authorization"])
 

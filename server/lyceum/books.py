@@ -117,9 +117,11 @@ class TillLedger(Protocol):
 
     def is_revoked(self, token_id: str) -> bool: ...
 
-    def reserve(self, token_id: str, amount_msat: int, least_msat: int, now: int, until: int) -> Held | None:
+    def reserve(
+        self, token_id: str, amount_msat: int, least_msat: int, now: int, until: int, *, whole: bool = False
+    ) -> Held | None:
         """Take `amount_msat` from the balance in one atomic step, or all that is left if that is at least
-        `least_msat`; else None.
+        `least_msat`; else None. `whole`: only of a token of which nothing is spent or reserved.
 
         Checking first and marking later would sell one balance twice to parallel requests.
         Reservations whose `until` has passed are given back first.

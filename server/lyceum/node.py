@@ -149,18 +149,14 @@ class NodeGate:
 
     async def admit(self, entry: Entry) -> Admitted | Declined:
         answer = await self._plugin("l402-admit", service=self._service, **asdict(entry))
-        return Admitted(**answer["admitted"]) if "admitted" in answer else _declined(answer["declined"])
+        kind, said = (Admitted, answer["admitted"]) if "admitted" in answer else (Declined, answer["declined"])
+        return kind(**said | {"headers": tuple((name, value) for name, value in said["headers"])})
 
     async def settle(self, reservation: str, charge_msat: int) -> Settlement:
         return Settlement(**await self._plugin("l402-settle", reservation=reservation, charge_msat=charge_msat))
 
     async def bundle_msat(self) -> int:
         return int((await self._plugin("l402-stats"))["terms"]["bundle_msat"])
-
-
-def _declined(answer: Mapping[str, Any]) -> Declined:
-    headers = tuple((name, value) for name, value in answer["headers"])
-    return Declined(answer["reason"], answer["detail"], headers, answer["amount_msat"])
 
 
 class NodePayer:

@@ -434,15 +434,23 @@ class Wallet(Protocol):
         ...
 
 
+Headers = tuple[tuple[str, str], ...]
+"""HTTP header lines, each a name and a value."""
+
+
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The till took a credential: `amount_msat` is reserved under `reservation`, maybe less than was asked for."""
+    """The till took a credential: `amount_msat` is reserved under `reservation`, maybe less than was asked for.
+
+    `headers` go with the answer.
+    """
 
     reservation: str
     token_id: str
     payment_hash: str
     amount_msat: int
     balance_msat: int
+    headers: Headers = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -454,12 +462,16 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class Declined:
-    """The till wants to be paid first: a stable `reason`, a sentence, and the challenge's header lines."""
+    """The till wants to be paid first: a stable `reason`, a sentence, and the challenge's header lines.
+
+    `kind` is a URI, the problem's type (RFC 9457).
+    """
 
     reason: str
     detail: str
-    headers: tuple[tuple[str, str], ...]
+    headers: Headers
     amount_msat: int
+    kind: str = "about:blank"
 
 
 @dataclass(frozen=True, slots=True)

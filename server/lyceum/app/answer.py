@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Send
 
 from lyceum import wire
-from lyceum.app.failures import NO_STORE
 from lyceum.errors import LyceumError, NoAnswer
 from lyceum.ports import Chunk, Delta, End, Member
 
@@ -48,7 +47,7 @@ async def first_of(chunks: AsyncGenerator[Chunk]) -> Chunk:
     return chunk
 
 
-async def whole(chunks: AsyncGenerator[Chunk], envelope: wire.Envelope) -> Response:
+async def whole(chunks: AsyncGenerator[Chunk], envelope: wire.Envelope, headers: Mapping[str, str]) -> Response:
     deltas: list[Delta] = []
     end = End("error")
     async with aclosing(chunks):
@@ -58,7 +57,7 @@ async def whole(chunks: AsyncGenerator[Chunk], envelope: wire.Envelope) -> Respo
             else:
                 deltas.append(chunk)
     _check_answered(end)
-    return JSONResponse(envelope.whole(deltas, end), headers=NO_STORE)
+    return JSONResponse(envelope.whole(deltas, end), headers=headers)
 
 
 def _check_answered(end: End) -> None:

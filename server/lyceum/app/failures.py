@@ -45,6 +45,7 @@ async def _payment_required(_: Request, error: Exception) -> Response:
         error.status,
         declined.reason,
         declined.detail,
+        kind=declined.kind,
         amount_msat=declined.amount_msat,
         model=error.offer.model,
         price=asdict(error.offer.price),

@@ -50,6 +50,13 @@ def network_of(request: Request) -> str:
     return str(ip_network((plain.packed, NETWORK_BITS[plain.version]), strict=False))
 
 
+def credential_lines(request: Request) -> tuple[str, ...]:
+    """The `Authorization` lines; where there are none, what gRPC's metadata holds, as `Macaroon <hex>`."""
+    lines = [line for line in request.headers.getlist("authorization") if line.strip()]
+    macaroons = (request.headers.getlist(name) for name in ("grpc-metadata-macaroon", "macaroon"))
+    return tuple(lines or [f"Macaroon {text}" for texts in macaroons for text in texts])
+
+
 async def read_body(request: Request) -> bytes:
     """The body, never more of it than is allowed."""
     body = b""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 import anyio
 
+from lyceum.app.failures import NO_STORE
 from lyceum.errors import LyceumError
 from lyceum.ports import Admitted, Ask, Bill, Chunk, Delta, End, Gate, Model, Price, Unit, Usage
 
@@ -28,6 +29,11 @@ class Tab:
     gate: Gate | None = None
     admitted: Admitted | None = None
     wanted_msat: int = 0
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """For the answer: what the till says, such as a receipt."""
+        return NO_STORE | dict(self.admitted.headers if self.admitted else ())
 
     def most_written(self, price: Price, read: Usage) -> int | None:
         """How many units an answer may have that was admitted on the rest of a balance; None for any other."""

@@ -14,8 +14,8 @@ from starlette.responses import JSONResponse, Response
 
 from lyceum import wire
 from lyceum.app.answer import EventStream, events, first_of, whole
-from lyceum.app.failures import NO_STORE, Refused
-from lyceum.app.request import network_of, or_gone, read_body
+from lyceum.app.failures import Refused
+from lyceum.app.request import credential_lines, network_of, or_gone, read_body
 from lyceum.app.sale import Sale, Tab
 from lyceum.errors import BadRequest, ModelError, UnknownModel
 from lyceum.ports import Bill, Declined, Embedder, Entry, Gate, Model, Offer
@@ -71,10 +71,10 @@ class Shop:
         envelope = wire.Envelope(f"chatcmpl-{uuid4().hex}", int(time.time()), wanted.ask.model)
         chunks = sale.chunks(piecemeal=wanted.stream)
         if not wanted.stream:
-            return await or_gone(request, whole(chunks, envelope))
+            return await or_gone(request, whole(chunks, envelope, tab.headers))
         first = await or_gone(request, first_of(chunks))
         told = events(first, chunks, envelope, wanted.include_usage)
-        return EventStream(told, media_type="text/event-stream", headers=NO_STORE)
+        return EventStream(told, media_type="text/event-stream", headers=tab.headers)
 
     async def embed(self, request: Request) -> Response:
         batch, base64 = wire.read_texts(await read_body(request))
@@ -91,7 +91,7 @@ class Shop:
         finally:
             with anyio.CancelScope(shield=True):
                 bill = await tab.settle(owed)
-        return JSONResponse(wire.write_embeddings(found, batch.model, base64, bill), headers=NO_STORE)
+        return JSONResponse(wire.write_embeddings(found, batch.model, base64, bill), headers=tab.headers)
 
     def _offers(self) -> dict[str, Offer]:
         chat = {name: model.offer for name, model in self._models.items()}
@@ -114,8 +114,7 @@ class Shop:
     ) -> Tab:
         if not amount_msat or self._gate is None:
             return Tab()
-        lines = tuple(request.headers.getlist("authorization"))
-        entry = Entry(lines, offer.model, tokens, amount_msat, network_of(request), least_msat)
+        entry = Entry(credential_lines(request), offer.model, tokens, amount_msat, network_of(request), least_msat)
         answer = await self._gate.admit(entry)
         if isinstance(answer, Declined):
             raise Refused(answer, offer)

@@ -37,7 +37,7 @@ from lyceum.l402.macaroon import (
 )
 from lyceum.l402.payment import PaymentChallenge, PaymentCredential, problem_type
 from lyceum.l402.refusal import Ambiguous, Malformed, Reason, Refusal
-from lyceum.l402.verify import Verified, verify
+from lyceum.l402.verify import Once, Verified, verify
 
 __all__ = [
     "MAX_HEADER_BYTES",
@@ -50,6 +50,7 @@ __all__ = [
     "Identifier",
     "Macaroon",
     "Malformed",
+    "Once",
     "PaymentChallenge",
     "PaymentCredential",
     "Reason",

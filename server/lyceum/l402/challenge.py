@@ -37,9 +37,12 @@ class Challenge:
         object.__setattr__(self, "macaroon_text", echoed(self.macaroon, self.macaroon_text))
 
     def header_lines(self) -> tuple[str, str]:
-        """LSAT first: old clients read one line only. Order and spacing are what Aperture's client wants."""
+        """LSAT first: old clients read one line only. Order and spacing are what Aperture's client wants.
+
+        The later draft's names for the same token come last, where the clients of the earlier one skip them.
+        """
         parameters = f'macaroon="{self.macaroon_text}", invoice="{self.invoice}"'
-        return f"LSAT {parameters}", f"L402 {parameters}"
+        return f"LSAT {parameters}", f'L402 {parameters}, version="0", token="{self.macaroon_text}"'
 
     def identifier(self) -> Identifier | None:
         """What the macaroon names, if it is the 66 byte form or Boltwall's hex of it; else None."""

@@ -75,9 +75,9 @@ def verify_charge(credential: PaymentCredential, master_key: bytes, facts: Facts
     return charge
 
 
-def charge_receipt(credential: PaymentCredential, now: int) -> str:
-    """What the seller confirms: this challenge was paid, by this payment hash. `now`: Unix seconds."""
-    return receipt(credential.challenge.id, METHOD, credential.payment_hash.hex(), _rfc3339(now))
+def charge_receipt(challenge_id: str, payment_hash: str, now: int) -> str:
+    """The value of `Payment-Receipt`: this challenge was paid by this payment. `now`: Unix seconds."""
+    return receipt(challenge_id, METHOD, payment_hash, _rfc3339(now))
 
 
 def _promised(challenge: PaymentChallenge) -> Charge:

@@ -10,7 +10,7 @@ import hmac
 from dataclasses import dataclass
 
 from lyceum.l402.caveats import Caveat
-from lyceum.l402.charge import Charge, verify_charge
+from lyceum.l402.charge import verify_charge
 from lyceum.l402.conditions import Facts, check, expiry
 from lyceum.l402.credential import Credential
 from lyceum.l402.identifier import Identifier
@@ -20,16 +20,21 @@ from lyceum.l402.refusal import Malformed, Reason, Refusal
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
-    """Whose token it is; `expires_at` in Unix seconds, None if it has no end.
+class Once:
+    """It was shown by a `Payment` credential: to have one answer, for at most `amount_msat`."""
 
-    `once`: it was shown to have one answer, by a `Payment` credential, and not as a balance.
-    """
+    challenge_id: str
+    amount_msat: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """Whose token it is; `expires_at` in Unix seconds, None if the credential does not say. `once`: for one answer."""
 
     token_id: bytes
     payment_hash: bytes
     expires_at: int | None
-    once: Charge | None = None
+    once: Once | None = None
 
 
 def verify(credential: Credential | PaymentCredential, master_key: bytes, facts: Facts) -> Verified | Refusal:
@@ -37,7 +42,8 @@ def verify(credential: Credential | PaymentCredential, master_key: bytes, facts:
         charge = verify_charge(credential, master_key, facts)
         if isinstance(charge, Refusal):
             return charge
-        return Verified(charge.token_id, charge.payment_hash, None, charge)
+        once = Once(credential.challenge.id, charge.amount_msat)
+        return Verified(charge.token_id, charge.payment_hash, None, once)
     try:
         return _verify(credential, master_key, facts)
     except Malformed as error:

@@ -46,15 +46,21 @@ class TillBook:
     def is_revoked(self, token_id: str) -> bool:
         return bool(self._db.read("SELECT 1 FROM revocations WHERE token_id = ?", token_id))
 
-    def reserve(self, token_id: str, amount_msat: int, least_msat: int, now: int, until: int) -> Held | None:
+    def reserve(
+        self, token_id: str, amount_msat: int, least_msat: int, now: int, until: int, *, whole: bool = False
+    ) -> Held | None:
         with self._db.write() as db:
             _give_back_lapsed(db, token_id, now)
             row = db.execute(
-                "SELECT credit_msat - spent_msat - reserved_msat FROM tokens WHERE token_id = ?", (token_id,)
+                "SELECT credit_msat, credit_msat - spent_msat - reserved_msat FROM tokens WHERE token_id = ?",
+                (token_id,),
             ).fetchone()
-            if row is None or row[0] < least_msat:
+            if row is None:
                 return None
-            held = Held(uuid4().hex, min(amount_msat, row[0]), max(row[0] - amount_msat, 0))
+            credit_msat, left_msat = row
+            if left_msat < max(least_msat, credit_msat if whole else 0):
+                return None
+            held = Held(uuid4().hex, min(amount_msat, left_msat), max(left_msat - amount_msat, 0))
             db.execute(
                 "UPDATE tokens SET reserved_msat = reserved_msat + ? WHERE token_id = ?", (held.amount_msat, token_id)
             )

@@ -5,6 +5,6 @@ a charge never exceeds its reservation. Knows no HTTP and no model, only names, 
 """
 
 from lyceum.till.terms import Admission, TillTerms
-from lyceum.till.till import RESERVATION_S, Till
+from lyceum.till.till import LATE_S, RESERVATION_S, Till
 
-__all__ = ["RESERVATION_S", "Admission", "Till", "TillTerms"]
+__all__ = ["LATE_S", "RESERVATION_S", "Admission", "Till", "TillTerms"]

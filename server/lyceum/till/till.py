@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from lyceum import l402
-from lyceum.books import TillLedger, Token
+from lyceum.books import Held, TillLedger, Token
 from lyceum.errors import BadRequest
 from lyceum.money import check_msat, whole_sats_msat
 from lyceum.ports import Admitted, Declined, Settlement, Wallet
@@ -13,6 +13,9 @@ from lyceum.till.terms import Admission, TillTerms
 
 RESERVATION_S = 900
 """How long a reservation lives when nobody settles it; longer than any answer takes."""
+
+LATE_S = 600
+"""How long a `Payment` challenge outlives its invoice: who paid in the last second must still be served."""
 
 
 class Till:
@@ -35,18 +38,25 @@ class Till:
 
     def admit(self, admission: Admission) -> Admitted | Declined:
         """Verify and reserve, or say why not and what to pay. Raises Ambiguous for two credentials."""
-        token = self.verify(admission)
-        if isinstance(token, l402.Refusal):
-            return self._decline(admission, token)
-        now, amount_msat = self._now(), admission.amount_msat
-        least_msat = min(admission.least_msat or amount_msat, amount_msat)
-        held = self._ledger.reserve(token.token_id, amount_msat, least_msat, now, now + RESERVATION_S)
-        if held is None:
-            return self._decline(admission, _exhausted(token, least_msat))
-        return Admitted(held.reservation, token.token_id, token.payment_hash, held.amount_msat, held.balance_msat)
+        shown = self._shown(admission)
+        if isinstance(shown, l402.Refusal):
+            return self._decline(admission, shown)
+        token, once = shown
+        held = self._hold(admission, token, once)
+        if isinstance(held, l402.Refusal):
+            return self._decline(admission, held)
+        receipt = once and l402.charge_receipt(once.challenge_id, token.payment_hash, self._now())
+        headers = (("Payment-Receipt", receipt),) if receipt else ()
+        return Admitted(
+            held.reservation, token.token_id, token.payment_hash, held.amount_msat, held.balance_msat, headers
+        )
 
     def verify(self, admission: Admission) -> Token | l402.Refusal:
         """The token that the request holds, or why it holds none. Reserves nothing."""
+        shown = self._shown(admission)
+        return shown if isinstance(shown, l402.Refusal) else shown[0]
+
+    def _shown(self, admission: Admission) -> tuple[Token, l402.Once | None] | l402.Refusal:
         facts = l402.Facts(admission.service, self._now(), admission.model, admission.max_tokens)
         try:
             credential = l402.parse_authorization(admission.authorization)
@@ -55,7 +65,22 @@ class Till:
         if credential is None:
             return l402.Refusal(l402.Reason.PAYMENT_REQUIRED, "pay the invoice, then send the credential")
         verified = l402.verify(credential, self._master_key, facts)
-        return verified if isinstance(verified, l402.Refusal) else self._token(verified, admission.service)
+        if isinstance(verified, l402.Refusal):
+            return verified
+        token = self._token(verified, admission.service)
+        return token if isinstance(token, l402.Refusal) else (token, verified.once)
+
+    def _hold(self, admission: Admission, token: Token, once: l402.Once | None) -> Held | l402.Refusal:
+        """Reserve the worst case. A `Payment` may have no more than it was made for, of a token that is whole."""
+        now, wanted_msat = self._now(), admission.amount_msat
+        most_msat = min(wanted_msat, once.amount_msat) if once else wanted_msat
+        least_msat = min(admission.least_msat or wanted_msat, wanted_msat)
+        if least_msat > most_msat:
+            return _exhausted(most_msat, least_msat)
+        held = self._ledger.reserve(
+            token.token_id, most_msat, least_msat, now, now + RESERVATION_S, whole=once is not None
+        )
+        return held or (_ALREADY_USED if once else _exhausted(token.balance_msat, least_msat))
 
     def settle(self, reservation: str, charge_msat: int) -> Settlement:
         """Charge what was delivered, at most what was reserved; a repeat changes nothing."""
@@ -88,7 +113,7 @@ class Till:
         received_msat = self._wallet.received_msat(verified.payment_hash.hex())
         if received_msat is None:
             return l402.Refusal(l402.Reason.NOT_PAID, "the invoice of this token is not paid")
-        expires_at = verified.expires_at or 0
+        expires_at = verified.expires_at or self._now() + self.terms.token_s
         return self._ledger.open_token(
             Token(
                 token_id,
@@ -116,14 +141,24 @@ class Till:
             admission.service,
             self._now() + self.terms.token_s,
         )
-        lines = l402.Challenge(macaroon, invoice.bolt11).header_lines()
+        charge = l402.Charge(token_id, bytes.fromhex(invoice.payment_hash), amount_msat, admission.model or "")
+        payment = l402.charge_challenge(
+            self._master_key, admission.service, charge, invoice.bolt11, invoice.network, invoice.expires_at + LATE_S
+        )
+        lines = *l402.Challenge(macaroon, invoice.bolt11).header_lines(), payment.header_line()
         headers = tuple(("WWW-Authenticate", line) for line in lines)
-        return Declined(refusal.reason, refusal.detail, headers, amount_msat)
+        return Declined(refusal.reason, refusal.detail, headers, amount_msat, l402.problem_type(refusal.reason))
 
 
-def _exhausted(token: Token, amount_msat: int) -> l402.Refusal:
-    left = max(token.balance_msat, 0)
+_ALREADY_USED = l402.Refusal(
+    l402.Reason.ALREADY_USED,
+    "this payment bought one answer, which was given or is under way; what it left is on the macaroon beside it",
+)
+
+
+def _exhausted(left_msat: int, amount_msat: int) -> l402.Refusal:
     return l402.Refusal(
         l402.Reason.EXHAUSTED,
-        f"this request may cost {amount_msat} msat and the token holds {left}: pay the new invoice, or ask for less",
+        f"this request may cost {amount_msat} msat and the token holds {max(left_msat, 0)}: "
+        "pay the new invoice, or ask for less",
     )
