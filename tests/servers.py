@@ -38,24 +38,33 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def write_config(path: Path, node: Path, port: int, *models: str, prices: str = PRICES, more: str = "") -> Path:
+def write_config(path: Path, node: Path | None, port: int, *models: str, prices: str = PRICES, more: str = "") -> Path:
     tables = [f'[[model]]\npath = "{weights(name)}"\nn_ctx = 512\nmax_tokens = 120\n{prices}' for name in models]
-    path.write_text(f'[server]\nport = {port}\nnode = "{node}"\n' + "".join(tables) + more)
+    path.write_text(f'[server]\nport = {port}\nnode = "{node or ""}"\n' + "".join(tables) + more)
     return path
 
 
 @contextmanager
-def serving(directory: Path, node: Node, *models: str, prices: str = PRICES, more: str = "") -> Iterator[str]:
+def serving(directory: Path, node: Node | None, *models: str, prices: str = PRICES, more: str = "") -> Iterator[str]:
     """`lyceum serve` as a process; yields its URL."""
+    with server_process(directory, node, *models, prices=prices, more=more) as (url, _):
+        yield url
+
+
+@contextmanager
+def server_process(
+    directory: Path, node: Node | None, *models: str, prices: str = PRICES, more: str = ""
+) -> Iterator[tuple[str, Daemon]]:
     port = free_port()
-    config = write_config(directory / f"{port}.toml", node.rpc_path, port, *models, prices=prices, more=more)
+    socket = node.rpc_path if node else None
+    config = write_config(directory / f"{port}.toml", socket, port, *models, prices=prices, more=more)
     server = Daemon(
         "server", [sys.executable, "-m", "lyceum", "serve", "--config", str(config)], directory / f"{port}.log"
     )
     server.spawn()
     try:
         server.await_ready(lambda: _healthy(port))
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}", server
     finally:
         server.end()
 

@@ -402,7 +402,7 @@ async def test_models_are_listed_with_price_and_limits() -> None:
 async def test_health_is_public() -> None:
     """`GET /health` needs no credential."""
     async with client(Parrot(), Door()) as shop:
-        assert (await shop.get("/health")).json() == {"status": "ok", "models": ["parrot"], "broken": []}
+        assert (await shop.get("/health")).json() == {"status": "ok", "models": ["parrot"], "broken": [], "servers": []}
 
 
 @pytest.mark.parametrize(
@@ -481,7 +481,7 @@ async def test_a_broken_model_is_named_and_the_others_serve() -> None:
     assert broken.status_code == 500
     assert "could not be loaded" in broken.json()["error"]["message"]
     assert whole.status_code == 200
-    assert health == {"status": "degraded", "models": ["parrot"], "broken": ["owl"]}
+    assert health == {"status": "degraded", "models": ["parrot"], "broken": ["owl"], "servers": []}
 
 
 # Embeddings

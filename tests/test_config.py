@@ -29,9 +29,10 @@ def test_the_starter_file_is_valid(tmp_path: Path) -> None:
 
 def test_the_starter_files_comments_are_valid(tmp_path: Path) -> None:
     """Every key that it shows commented out can be used."""
-    lines = STARTER.replace('# [ensemble]\n# name = "ensemble"', "[ensemble]").splitlines()
-    shown = [line.removeprefix("# ") if " = " in line else line for line in lines]
+    text = STARTER.replace('# [ensemble]\n# name = "ensemble"', "[ensemble]").replace("# [[upstream]]", "[[upstream]]")
+    shown = [line.removeprefix("# ") if " = " in line else line for line in text.splitlines()]
     config = loaded(tmp_path, "\n".join(shown))
+    assert config.upstreams[0].urls == ["http://10.0.0.2:8000/v1"]
     assert config.models[0].name == "austrian-economics"
     assert config.ensemble
     assert config.ensemble.base_msat > config.ensemble.budget_msat

@@ -18,6 +18,7 @@ from lyceum.money import MAX_MSAT
 from lyceum.ports import Kind, Price, Unit, Use
 
 T = TypeVar("T")
+TABLES = ("server", "model", "upstream", "ensemble")
 
 STARTER = """\
 # Lyceum server. Every key is shown with its default unless it is commented out.
@@ -59,6 +60,19 @@ base_msat = 100
 input_per_1k_msat = 200
 output_per_1k_msat = 1000
 
+# A model whose answers other servers write: vLLM, Ray Serve, llama-server, Ollama, or `lyceum serve` without a node.
+# [[upstream]]
+# name = "large"                           # what it is called here
+# urls = ["http://10.0.0.2:8000/v1"]       # one or more; the least busy of those that are well is asked
+# model = "org/large-instruct"             # its name there; default: ours, or the only one that is listed
+# key_env = "LARGE_KEY"                    # the environment variable that holds the key to send
+# supports = ["schema", "logprobs"]        # of schema, grammar, min_p, logprobs; what is not named here is refused
+# parallel = 32                            # requests under way at once, over all urls
+# connect_s = 5                            # seconds to wait for a connection,
+# first_token_s = 60                       # for the first piece of an answer,
+# between_tokens_s = 20                    # and for each further one
+# n_ctx, max_tokens, queue, kind, description, topics and prices are as for a [[model]]
+
 # A model that asks the models above and those of other sellers, and pays them.
 # [ensemble]
 # name = "ensemble"
@@ -78,8 +92,21 @@ class ServerTable:
     memory_mb: int = 0
 
 
+class Sold:
+    """What the table of anything that is sold has in common."""
+
+    __slots__ = ()
+    unit: str
+    base_msat: int
+    input_per_1k_msat: int
+    output_per_1k_msat: int
+
+    def price(self) -> Price:
+        return Price(self.base_msat, self.input_per_1k_msat, self.output_per_1k_msat, Unit(self.unit))
+
+
 @dataclass(frozen=True, slots=True)
-class ModelTable:
+class ModelTable(Sold):
     path: str
     name: str = ""
     description: str = ""
@@ -103,8 +130,28 @@ class ModelTable:
     input_per_1k_msat: int = 0
     output_per_1k_msat: int = 0
 
-    def price(self) -> Price:
-        return Price(self.base_msat, self.input_per_1k_msat, self.output_per_1k_msat, Unit(self.unit))
+
+@dataclass(frozen=True, slots=True)
+class UpstreamTable(Sold):
+    name: str
+    urls: list[str]
+    model: str = ""
+    key_env: str = ""
+    supports: list[str] = field(default_factory=list)
+    description: str = ""
+    topics: list[str] = field(default_factory=list)
+    kind: Kind = "chat"
+    n_ctx: int = 2048
+    max_tokens: int = 512
+    parallel: int = 32
+    queue: int = 16
+    connect_s: int = 5
+    first_token_s: int = 60
+    between_tokens_s: int = 20
+    unit: str = "char"
+    base_msat: int = 0
+    input_per_1k_msat: int = 0
+    output_per_1k_msat: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +171,7 @@ class Config:
     server: ServerTable
     models: tuple[ModelTable, ...]
     ensemble: EnsembleTable | None
+    upstreams: tuple[UpstreamTable, ...] = ()
 
     def path(self, written: str) -> Path:
         """A path as the file means it."""
@@ -154,21 +202,25 @@ class _Reader:
         self._lines = source.splitlines()
 
     def config(self, found: Mapping[str, Any]) -> Config:
-        unknown = next((key for key in found if key not in {"server", "model", "ensemble"}), None)
+        unknown = next((key for key in found if key not in TABLES), None)
         if unknown:
-            raise self._error(unknown, f"unknown table or key {unknown!r}; known: server, model, ensemble")
-        models = found.get("model", [])
-        if not isinstance(models, list) or not all(isinstance(table, dict) for table in models):
-            raise self._error("model", "write each model as its own [[model]] table")
+            raise self._error(unknown, f"unknown table or key {unknown!r}; known: {', '.join(TABLES)}")
         config = Config(
             self._path.resolve().parent,
             self._table(ServerTable, found.get("server", {}), "server"),
-            tuple(self._table(ModelTable, table, "model", number) for number, table in enumerate(models)),
+            self._tables(ModelTable, found, "model"),
             self._table(EnsembleTable, found["ensemble"], "ensemble") if "ensemble" in found else None,
+            self._tables(UpstreamTable, found, "upstream"),
         )
-        if not config.models and not config.ensemble:
-            raise ConfigError(f"{self._path}: nothing to serve: add a [[model]] table or an [ensemble]")
+        if not (config.models or config.upstreams or config.ensemble):
+            raise ConfigError(f"{self._path}: nothing to serve: add a [[model]], an [[upstream]] or an [ensemble]")
         return config
+
+    def _tables(self, kind: type[T], found: Mapping[str, Any], name: str) -> tuple[T, ...]:
+        tables = found.get(name, [])
+        if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+            raise self._error(name, f"write each {name} as its own [[{name}]] table")
+        return tuple(self._table(kind, table, name, number) for number, table in enumerate(tables))
 
     def _table(self, kind: type[T], found: Any, table: str, number: int = 0) -> T:
         known = {entry.name: entry for entry in fields(kind)}  # type: ignore[arg-type]
@@ -247,7 +299,11 @@ BOUNDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "n_gpu_layers": ("-1 (all) or more", lambda value: value >= -1),
     "threads": ("0 (chosen for the machine) to 256", lambda value: 0 <= value <= 256),
     "queue": ("1 to 10000 requests", lambda value: 1 <= value <= 10_000),
-    "patience_s": ("1 to 600 seconds", lambda value: 1 <= value <= 600),
+    "parallel": ("1 to 10000 requests", lambda value: 1 <= value <= 10_000),
+    **dict.fromkeys(
+        ("patience_s", "connect_s", "first_token_s", "between_tokens_s"),
+        ("1 to 600 seconds", lambda value: 1 <= value <= 600),
+    ),
     **dict.fromkeys(
         ("base_msat", "input_per_1k_msat", "output_per_1k_msat", "budget_msat"),
         (f"0 to {MAX_MSAT} msat", lambda value: 0 <= value <= MAX_MSAT),

@@ -9,7 +9,7 @@ LyceumError
 ├── ServiceError            we, or something we rely on, cannot serve now
 │   ├── Busy                  no capacity; try again
 │   ├── NodeError             the Lightning node refused a call or is unreachable
-│   ├── PeerError             another seller answered wrongly or not at all
+│   ├── PeerError             another server answered wrongly or not at all
 │   └── ModelError            a model file or its run failed
 ├── BuyerError              money that was not, or may not have been, spent well
 │   ├── OverBudget            it would cost more than was allowed; nothing was paid

@@ -1,4 +1,5 @@
-"""The models of a configuration: files become engines, engines get their libraries and instructions.
+"""The models of a configuration: files become engines, which get their libraries and instructions; upstreams become
+models too.
 
 Law: a model that does not load is named and left out, and the others serve; only when none is left is that
 an error. What its writer can mend in the configuration is a ConfigError at once.
@@ -7,15 +8,20 @@ an error. What its writer can mend in the configuration is a ConfigError at once
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import sys
+from collections.abc import Mapping
 from typing import Protocol
 
-from lyceum.config import Config, ModelTable
+import httpx2 as httpx
+
+from lyceum.config import Config, ModelTable, UpstreamTable
 from lyceum.engine import EmbeddingEngine, Engine, EngineSettings, Fleet, read_card
 from lyceum.errors import ConfigError, ModelError
 from lyceum.library import Index, Prompted, Reader
 from lyceum.ports import Embedder, Limits, Model, Offer
+from lyceum.upstream import Patience, Pool, UpstreamEmbedder, UpstreamModel, UpstreamSettings
 
 MB = 1_000_000
 
@@ -31,12 +37,16 @@ class Host:
         self.models: list[Model] = []
         self.embedders: list[Embedder] = []
         self.closing: list[Closing] = []
+        self.pools: list[Pool] = []
         self.broken: set[str] = set()
         self._config = config
         self._node_id = node_id
         self._fleet = Fleet(config.server.memory_mb * MB)
         for table in sorted(config.models, key=lambda table: table.kind != "embedding"):
             self._add_or_complain(table)
+        for upstream in config.upstreams:
+            self._add_upstream(upstream)
+        asyncio.run(self._look())
         if config.models and not (self.models or self.embedders):
             raise ModelError("none of the models could be loaded; the lines above say why")
 
@@ -58,6 +68,33 @@ class Host:
         engine = Engine.load(settings, offer, self._fleet)
         self.closing.append(engine)
         self.models.append(self._equipped(engine, table))
+
+    def _add_upstream(self, table: UpstreamTable) -> None:
+        try:
+            settings = upstream_settings(table, os.environ)
+            limits = limits_of(table)
+        except ValueError as error:
+            raise ConfigError(f"upstream {table.name}: {error}") from None
+        offer = Offer(
+            table.name,
+            table.description,
+            tuple(table.topics),
+            table.price(),
+            limits,
+            table.kind,
+            node_id=self._node_id,
+        )
+        pool = Pool(table.name, settings)
+        self.pools.append(pool)
+        if table.kind == "embedding":
+            self.embedders.append(UpstreamEmbedder(pool, settings, offer))
+        else:
+            self.models.append(UpstreamModel(pool, settings, offer))
+
+    async def _look(self) -> None:
+        """Each upstream's owner hears at once which of its servers answer. This loop ends: its client ends with it."""
+        async with httpx.AsyncClient() as client:
+            await asyncio.gather(*(pool.look(client) for pool in self.pools))
 
     def _equipped(self, engine: Engine, table: ModelTable) -> Model:
         model: Model = Prompted(engine, table.system) if table.system else engine
@@ -99,7 +136,7 @@ class Host:
             raise ConfigError(f"model {table.path}: {error}") from None
 
 
-def limits_of(table: ModelTable) -> Limits:
+def limits_of(table: ModelTable | UpstreamTable) -> Limits:
     """Vectors are no answers: an embedding model's limit on these cannot be wrong. Raises ValueError."""
     return Limits(table.n_ctx, min(table.max_tokens, table.n_ctx) if table.kind == "embedding" else table.max_tokens)
 
@@ -115,6 +152,21 @@ def settings_of(table: ModelTable, config: Config) -> EngineSettings:
         table.lora_scale,
         table.refusal or None,
         table.doubt if table.doubt >= 0 else None,
+    )
+
+
+def upstream_settings(table: UpstreamTable, environment: Mapping[str, str]) -> UpstreamSettings:
+    """Raises ValueError for what cannot be right."""
+    if table.key_env and not environment.get(table.key_env):
+        raise ValueError(f"key_env names the environment variable {table.key_env}, and it is not set")
+    return UpstreamSettings(
+        tuple(table.urls),
+        table.model,
+        environment[table.key_env] if table.key_env else "",
+        frozenset(table.supports),
+        table.parallel,
+        table.queue,
+        Patience(table.connect_s, table.first_token_s, table.between_tokens_s),
     )
 
 

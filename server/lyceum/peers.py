@@ -7,21 +7,20 @@ L402 seller. Everything a peer sends is bounded and checked; whatever it does en
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 import httpx2 as httpx
 
-from lyceum import wire
+from lyceum import replies, wire
 from lyceum.ensemble import Roster
 from lyceum.errors import LyceumError, PeerError
 from lyceum.l402 import Challenge, Malformed, parse_challenge
 from lyceum.ports import Ask, Chunk, End, Member, Model, Offer, Payer, Terms, Ticket, Usage
+from lyceum.replies import MAX_ANSWER, MAX_ERROR, PLAIN
 from lyceum.router import first_payment_msat
 
-MAX_ANSWER = 8 << 20
-MAX_ERROR = 64 << 10
 VISIT_S = 5.0
 SPENT_REASONS = frozenset({"expired", "revoked", "wrong-service", "bad-signature", "bad-preimage", "unknown-token"})
 """Refusals after which a kept token is of no use any more; `exhausted` may still fit a shorter ask."""
@@ -43,10 +42,10 @@ class L402Auth(httpx.Auth):
         response = yield request
         if response.status_code != httpx.codes.PAYMENT_REQUIRED:
             return
-        body = await _bounded(response, MAX_ERROR)
+        body = await replies.whole(response, MAX_ERROR)
         response._content = body  # httpx reads it again before the second request, without a bound
-        reason = _reason(body)
-        if self.ticket and reason in SPENT_REASONS:
+        code = _code(body)
+        if self.ticket and code in SPENT_REASONS:
             await self._payer.discard(self.ticket.payment_hash)
         self.ticket = None
         challenge = _challenge(response)
@@ -77,15 +76,16 @@ class Seller:
 async def visit(client: httpx.AsyncClient, url: str) -> Seller:
     """The price list of the seller at `url`, fetched anew. Never raises for what the seller does."""
     try:
-        async with client.stream("GET", f"{url.rstrip('/')}/v1/models", timeout=VISIT_S) as response:
-            body = await _bounded(response, MAX_ANSWER)
+        address = f"{url.rstrip('/')}/v1/models"
+        async with client.stream("GET", address, headers=PLAIN, timeout=VISIT_S) as response:
+            body = await replies.whole(response, MAX_ANSWER)
             if response.status_code != httpx.codes.OK:
                 raise PeerError(f"answered {response.status_code} instead of its list of models")
             return Seller(url, tuple(wire.read_offers(body)))
     except LyceumError as error:
         return Seller(url, error=error.message)
-    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-        return Seller(url, error=_network_fault(error))
+    except replies.NETWORK_ERRORS as error:
+        return Seller(url, error=replies.network_fault(error))
 
 
 async def muster(
@@ -117,26 +117,24 @@ class PeerModel:
         cap_msat = min(price_msat, ask.budget_msat)
         terms = Terms(cap_msat, ask.budget_msat - cap_msat, self.offer.node_id, self._purpose, self.offer.model)
         auth = L402Auth(self._payer, terms)
+        body = wire.write_chat(ask)
         try:
-            async with self._client.stream("POST", self._url, json=wire.write_chat(ask), auth=auth) as response:
+            async with self._client.stream("POST", self._url, json=body, headers=PLAIN, auth=auth) as response:
                 await _accept(response)
-                reader = wire.AnswerReader()
-                async for line in _lines(response):
-                    for delta in reader.feed(line):
-                        yield delta
-                end = reader.close()
-            yield replace(end, members=(self._member(ask, end, auth.ticket),))
+                async with aclosing(replies.answer(response, MAX_ANSWER)) as chunks:
+                    async for chunk in chunks:
+                        yield self._accounted(ask, chunk, auth.ticket) if isinstance(chunk, End) else chunk
         except LyceumError as error:
             yield self._failed(error.message, error.code, auth.ticket)
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            yield self._failed(_network_fault(error), PeerError.code, auth.ticket)
+        except replies.NETWORK_ERRORS as error:
+            yield self._failed(replies.network_fault(error), PeerError.code, auth.ticket)
 
-    def _member(self, ask: Ask, end: End, ticket: Ticket | None) -> Member:
+    def _accounted(self, ask: Ask, end: End, ticket: Ticket | None) -> End:
         recounted = replace(end.usage, input_chars=ask.input_chars)
         charged_msat = end.bill.charged_msat if end.bill else self.offer.price.cost_msat(recounted)
-        return replace(
-            self._account(ticket), charged_msat=charged_msat, credit_msat=end.bill.balance_msat if end.bill else 0
-        )
+        credit_msat = end.bill.balance_msat if end.bill else 0
+        member = replace(self._account(ticket), charged_msat=charged_msat, credit_msat=credit_msat)
+        return replace(end, members=(member,))
 
     def _failed(self, error: str, code: str, ticket: Ticket | None) -> End:
         return End("error", members=(replace(self._account(ticket), ok=False, error=error, code=code),))
@@ -151,32 +149,10 @@ class PeerModel:
 async def _accept(response: httpx.Response) -> None:
     if response.status_code == httpx.codes.OK:
         return
-    said = _message(await _bounded(response, MAX_ERROR))
+    said = replies.reason(await replies.whole(response, MAX_ERROR))
     if response.status_code == httpx.codes.PAYMENT_REQUIRED:
         raise PeerError(f"asks for payment again after it was paid: {said}")
     raise PeerError(f"answered {response.status_code}: {said}")
-
-
-async def _bounded(response: httpx.Response, most: int) -> bytes:
-    """The whole body, or PeerError when it is longer than `most` bytes."""
-    body = b""
-    async for chunk in response.aiter_bytes():
-        body += chunk
-        if len(body) > most:
-            raise PeerError(f"answered more than {most} bytes")
-    return body
-
-
-async def _lines(response: httpx.Response) -> AsyncIterator[str]:
-    """The lines of a body, of which at most `MAX_ANSWER` bytes are read."""
-    rest, read = b"", 0
-    async for chunk in response.aiter_bytes():
-        read += len(chunk)
-        if read > MAX_ANSWER:
-            raise PeerError(f"answered more than {MAX_ANSWER} bytes")
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            yield line.decode("utf-8", "replace").rstrip("\r")
 
 
 def _challenge(response: httpx.Response) -> Challenge:
@@ -186,24 +162,6 @@ def _challenge(response: httpx.Response) -> Challenge:
         raise PeerError(f"asks for payment, but its challenge cannot be read: {error.message}") from None
 
 
-def _reason(body: bytes) -> str:
-    found = _json(body)
+def _code(body: bytes) -> str:
+    found = replies.parsed(body)
     return str(found.get("code", "")) if isinstance(found, dict) else ""
-
-
-def _message(body: bytes) -> str:
-    found = _json(body)
-    error = found.get("error") if isinstance(found, dict) else None
-    return str(error.get("message", ""))[:300] if isinstance(error, dict) else "no reason given"
-
-
-def _json(body: bytes) -> object:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _network_fault(error: Exception) -> str:
-    kind = "is silent" if isinstance(error, httpx.TimeoutException) else "cannot be reached"
-    return f"{kind} ({type(error).__name__})"

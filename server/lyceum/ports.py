@@ -6,7 +6,7 @@ Frozen values check themselves on construction, so a wrong one cannot exist.
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
@@ -332,6 +332,26 @@ class Model(Protocol):
 
     def stream(self, ask: Ask) -> AsyncIterator[Chunk]:
         """The answer: any number of `Delta`, then one `End`. Closing the iterator stops the work."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How the `server`th of those behind a model is: why it is passed over, "" if it is well; how many requests
+    it was sent, and how many of them it is working on."""
+
+    model: str
+    server: int
+    trouble: str
+    served: int
+    outstanding: int
+
+
+class Watched(Protocol):
+    """Servers behind a model, which may come and go."""
+
+    def standing(self) -> Sequence[Standing]:
+        """What is known now; asking starts a new look where that is old."""
         ...
 
 

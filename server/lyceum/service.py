@@ -69,10 +69,12 @@ def assemble(config: Config) -> Starlette:
 
     async def stop() -> None:
         await client.aclose()
+        for pool in host.pools:
+            await pool.aclose()
         for thing in host.closing:
             await asyncio.to_thread(thing.close)
 
-    stock = Stock(tuple(models), tuple(host.embedders), frozenset(host.broken))
+    stock = Stock(tuple(models), tuple(host.embedders), frozenset(host.broken), tuple(host.pools))
     return create_app(stock, cashier.gate if cashier else None, stop)
 
 

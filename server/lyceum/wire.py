@@ -7,6 +7,7 @@ extra object, `lyceum`, which other clients ignore.
 from __future__ import annotations
 
 import json
+import math
 import struct
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
@@ -46,6 +47,7 @@ MAX_LIKELIEST = 20
 MAX_SHAPE = 1 << 16
 MAX_TEXTS = 256
 MAX_LOGPROBS = 1024
+MAX_NAME = 200
 MAX_CITATIONS = 64
 MAX_TOPICS = 2048
 MAX_OFFERS = 4096
@@ -396,6 +398,14 @@ def read_offers(body: bytes) -> list[Offer]:
         raise PeerError("the peer's model list is not one: check the URL") from None
 
 
+def read_model_names(body: bytes) -> list[str]:
+    """What any OpenAI-compatible server calls its models. Raises PeerError when it is no such list."""
+    try:
+        return [str(entry["id"])[:MAX_NAME] for entry in json.loads(body)["data"][:MAX_OFFERS]]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise PeerError("its list of models is not one: check the URL") from None
+
+
 def _offer(entry: JsonObject) -> Offer:
     ours = entry["lyceum"]
     return Offer(
@@ -435,6 +445,34 @@ def _packed(vector: Sequence[float]) -> str:
     return b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
+def write_texts(batch: TextBatch) -> JsonObject:
+    return {"model": batch.model, "input": list(batch.texts), "encoding_format": "float"}
+
+
+def read_embeddings(body: bytes, count: int) -> tuple[tuple[tuple[float, ...], ...], int]:
+    """`count` vectors of one length, in order, scaled to length 1; and the tokens that were read, 0 if unsaid.
+
+    Raises PeerError when that is not what `body` holds.
+    """
+    try:
+        found = json.loads(body)
+        rows = {entry["index"]: tuple(float(number) for number in entry["embedding"]) for entry in found["data"]}
+        vectors = tuple(_unit_vector(rows[index]) for index in range(count))
+        tokens = int((found.get("usage") or {}).get("prompt_tokens", 0))
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        raise PeerError("its vectors cannot be read") from None
+    if len(rows) != count or len({len(vector) for vector in vectors}) != 1:
+        raise PeerError("its vectors are not one for each text, all of one length")
+    return vectors, max(0, tokens)
+
+
+def _unit_vector(row: Sequence[float]) -> tuple[float, ...]:
+    length = math.hypot(*row)
+    if not math.isfinite(length) or not length:
+        raise ValueError
+    return tuple(number / length for number in row)
+
+
 # Writing a request and reading an answer
 
 
@@ -466,18 +504,20 @@ def _response_format(schema: str) -> JsonObject | None:
 
 
 class AnswerReader:
-    """Server-sent lines in, chunks out; ends with the `End` that `close` gives.
+    """Server-sent lines in, chunks out; ends with the `End` that `close` gives. `done` after `[DONE]`.
 
     Raises PeerError on anything that is no chat-completions stream, and on an error event.
     """
 
     def __init__(self) -> None:
+        self.done = False
         self._finish: Finish | None = None
         self._account: JsonObject = {}
         self._chars = 0
 
     def feed(self, line: str) -> Sequence[Chunk]:
-        if not line.startswith("data:") or line[5:].strip() == "[DONE]":
+        self.done = self.done or (line.startswith("data:") and line[5:].strip() == "[DONE]")
+        if self.done or not line.startswith("data:"):
             return ()
         try:
             event = json.loads(line[5:])
@@ -486,7 +526,7 @@ class AnswerReader:
             return [
                 Delta(
                     text,
-                    member=str(aside.get("member", "")),
+                    member=str(aside.get("member", ""))[:MAX_NAME],
                     outside=aside.get("outside") is True,
                     choices=_choices(choice),
                 )
@@ -504,7 +544,7 @@ class AnswerReader:
             return End(
                 finish=self._finish,
                 usage=self._usage(ours),
-                confidence=ours.get("confidence"),
+                confidence=_finite(ours.get("confidence")),
                 members=tuple(_member(entry) for entry in ours.get("members", ())),
                 citations=tuple(_citation(entry) for entry in ours.get("citations", ())[:MAX_CITATIONS]),
                 bill=_bill(ours.get("charge")),
@@ -514,7 +554,7 @@ class AnswerReader:
             raise PeerError("the peer's account of its answer cannot be read") from None
 
     def _note(self, event: JsonObject) -> None:
-        if "error" in event:
+        if event.get("error"):
             raise PeerError(f"the peer failed: {str(event['error'].get('message'))[:300]}")
         if event.get("usage"):
             self._account = event
@@ -550,8 +590,16 @@ def _choices(choice: JsonObject) -> tuple[Choice, ...]:
 
 
 def _read_candidate(row: JsonObject) -> Candidate:
-    text = bytes(row["bytes"]) if row.get("bytes") is not None else str(row["token"]).encode()
-    return Candidate(text, float(row["logprob"]))
+    text = bytes(list(row["bytes"])) if row.get("bytes") is not None else str(row["token"]).encode()
+    return Candidate(text, _finite(row["logprob"]) or 0.0)
+
+
+def _finite(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError
+    return float(value)
 
 
 def _bill(found: JsonObject | None) -> Bill | None:

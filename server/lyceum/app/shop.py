@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 from uuid import uuid4
 
@@ -18,7 +18,7 @@ from lyceum.app.failures import Refused
 from lyceum.app.request import credential_lines, network_of, or_gone, read_body
 from lyceum.app.sale import Sale, Tab
 from lyceum.errors import BadRequest, ModelError, UnknownModel
-from lyceum.ports import Bill, Declined, Embedder, Entry, Gate, Model, Offer
+from lyceum.ports import Bill, Declined, Embedder, Entry, Gate, Model, Offer, Watched
 
 T = TypeVar("T")
 
@@ -28,11 +28,13 @@ USEFUL_TOKENS = 64
 
 @dataclass(frozen=True, slots=True)
 class Stock:
-    """What a shop sells. `broken`: names of models that are configured and could not be loaded."""
+    """What a shop sells. `broken`: names of models that are configured and could not be loaded; `watched`: the
+    servers behind those whose answers are written elsewhere."""
 
     models: tuple[Model, ...] = ()
     embedders: tuple[Embedder, ...] = ()
     broken: frozenset[str] = frozenset()
+    watched: tuple[Watched, ...] = ()
 
 
 class Shop:
@@ -42,12 +44,20 @@ class Shop:
         self._models = {model.offer.model: model for model in stock.models}
         self._embedders = {embedder.offer.model: embedder for embedder in stock.embedders}
         self._broken = stock.broken
+        self._watched = stock.watched
         self._gate = gate
 
     async def health(self, _: Request) -> Response:
-        """`degraded` when a configured model could not be loaded; the others serve."""
-        status = "degraded" if self._broken else "ok"
-        body = {"status": status, "models": sorted(self._offers()), "broken": sorted(self._broken)}
+        """`degraded` when a configured model could not be loaded or a server behind one is passed over; the
+        others serve."""
+        servers = [standing for watched in self._watched for standing in watched.standing()]
+        degraded = self._broken or any(server.trouble for server in servers)
+        body = {
+            "status": "degraded" if degraded else "ok",
+            "models": sorted(self._offers()),
+            "broken": sorted(self._broken),
+            "servers": [asdict(server) for server in servers],
+        }
         return JSONResponse(body)
 
     async def list_models(self, _: Request) -> Response:
