@@ -36,7 +36,7 @@ try:
     from lyceum.node import ClnWallet, call
     from lyceum.parameters import count, lines, msat, urls, word
     from lyceum.peers import Seller, muster, visit
-    from lyceum.ports import Ask, Declined, End, Message, Offer, Terms
+    from lyceum.ports import Ask, Declined, End, Message, Offer, Terms, Wanted
     from lyceum.purse import LONGEST_PAYMENT_S, Purse, PurseLimits, PursePayer
     from lyceum.till import Admission, Till, TillTerms
     from lyceum.wire import write_offer
@@ -319,10 +319,22 @@ def pay(
 
 
 @method("l402-kept", patient)
-def kept(origin: Any) -> dict[str, Any]:
-    """The newest usable credential that was bought from {origin} (scheme://host:port), if there is one."""
-    ticket = plugin.purse.kept(word("origin", origin))
+def kept(origin: Any, service: Any = "", need_msat: Any = 0, tried: Any = None) -> dict[str, Any]:
+    """The usable credential bought from {origin} (scheme://host:port) that fits best, if there is one.
+
+    {service} as the seller's challenge names it, {need_msat} the most that the request may cost,
+    {tried} the payment hashes of credentials that it refused already.
+    """
+    refused = lines("tried", tried)
+    ticket = plugin.purse.kept(Wanted(word("origin", origin), str(service), msat("need_msat", need_msat), refused))
     return {"ticket": asdict(ticket)} if ticket else {}
+
+
+@method("l402-exhausted", quick)
+def exhausted(payment_hash: Any, need_msat: Any = 0) -> dict[str, Any]:
+    """Remember that the credential bought with {payment_hash} does not hold {need_msat}, as its seller says."""
+    plugin.purse.exhausted(word("payment_hash", payment_hash), msat("need_msat", need_msat))
+    return {"payment_hash": payment_hash}
 
 
 @method("l402-discard", quick)

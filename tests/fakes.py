@@ -8,7 +8,22 @@ from dataclasses import dataclass, field
 
 from lyceum.errors import BadInvoice
 from lyceum.l402 import Challenge, Credential, challenge_macaroon
-from lyceum.ports import Ask, Chunk, Delta, End, Finish, Invoice, Member, Offer, Outcome, Payment, Terms, Ticket, Usage
+from lyceum.ports import (
+    Ask,
+    Chunk,
+    Delta,
+    End,
+    Finish,
+    Invoice,
+    Member,
+    Offer,
+    Outcome,
+    Payment,
+    Terms,
+    Ticket,
+    Usage,
+    Wanted,
+)
 
 MASTER = b"m" * 32
 NODE = "02" + "ab" * 32
@@ -115,9 +130,13 @@ class MemoryPayer:
     refusal: Exception | None = None
     bought: list[tuple[Challenge, str, Terms]] = field(default_factory=list)
     discarded: list[str] = field(default_factory=list)
+    wanted: list[Wanted] = field(default_factory=list)
+    empty: list[tuple[str, int]] = field(default_factory=list)
 
-    async def kept(self, origin: str) -> Ticket | None:
-        return self.tickets.get(origin)
+    async def kept(self, wanted: Wanted) -> Ticket | None:
+        self.wanted.append(wanted)
+        kept = self.tickets.get(wanted.origin)
+        return kept if kept and kept.payment_hash not in wanted.tried else None
 
     async def pay(self, challenge: Challenge, origin: str, terms: Terms) -> Ticket:
         self.bought.append((challenge, origin, terms))
@@ -130,6 +149,9 @@ class MemoryPayer:
     async def discard(self, payment_hash: str) -> None:
         self.discarded.append(payment_hash)
         self.tickets = {at: kept for at, kept in self.tickets.items() if kept.payment_hash != payment_hash}
+
+    async def exhausted(self, payment_hash: str, need_msat: int) -> None:
+        self.empty.append((payment_hash, need_msat))
 
 
 @dataclass

@@ -99,6 +99,19 @@ def test_credit_is_used_before_a_new_token_is_bought(street: Street) -> None:
     assert second["members"][0]["payment_hash"] == first["members"][0]["payment_hash"]
 
 
+def test_a_token_that_was_paid_and_never_used_is_used(street: Street) -> None:
+    """Bought by somebody who then crashed: the next question to that seller costs nothing new."""
+    url = street.urls[0]
+    _forget(street, url)
+    body = {"model": "austrian-economics", "messages": [{"role": "user", "content": ECONOMICS}]}
+    line = httpx.post(f"{url}/v1/chat/completions", json=body).headers.get_list("www-authenticate")[-1]
+    ticket = street.call(street.buyer, "l402-pay", [line, url, 50_000])["ticket"]
+    before = street.settled_msat(street.buyer)
+    (member,) = street.ask(ECONOMICS, peers=url)["members"]
+    assert (member["payment_hash"], member["paid_msat"], member["ok"]) == (ticket["payment_hash"], 0, True)
+    assert street.settled_msat(street.buyer) == before
+
+
 def test_answers_are_streamed_as_notifications(street: Street) -> None:
     """A caller that enables notifications reads the answer while it is written."""
     heard: list[str] = []

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from l402_vectors import Row, accepted, rows
-from lyceum.l402 import Challenge, Identifier, Malformed, challenge_macaroon, parse_challenge
+from lyceum.l402 import Caveat, Challenge, Identifier, Malformed, attenuate, challenge_macaroon, parse_challenge
 from lyceum.l402.headers import from_base64
 
 INVOICE = "lnbcrt100n1p3qqkygpp5xzj85m5mpvatnapgpuyfxtxhypa5gr6sskqd8664v04550vqp8lsdq8f3f5z4qc"
@@ -46,6 +46,27 @@ def test_real_challenges_name_their_invoice(vector: Row) -> None:
 def test_another_dialect_has_no_identifier(macaroon: bytes) -> None:
     """A token that is no macaroon, or names itself otherwise, is still a challenge."""
     assert Challenge(macaroon, INVOICE).identifier() is None
+
+
+def test_a_challenge_names_its_service() -> None:
+    """By the last caveat that restricts it, as the seller's own check reads it."""
+    assert CHALLENGE.service() == "llm"
+    narrowed = attenuate(MACAROON, Caveat("services", "maps:0"))
+    assert Challenge(narrowed, INVOICE).service() == "maps"
+
+
+@pytest.mark.parametrize(
+    "macaroon",
+    [
+        b"opaque",
+        attenuate(MACAROON, Caveat("services", "llm:0,maps:0")),
+        attenuate(MACAROON, Caveat("services", "loop/path:0")),
+        attenuate(MACAROON, Caveat("services", "")),
+    ],
+)
+def test_a_challenge_may_name_no_service_of_ours(macaroon: bytes) -> None:
+    """No macaroon, several services, or another dialect: nothing is guessed."""
+    assert Challenge(macaroon, INVOICE).service() == ""
 
 
 def test_a_hex_identifier_of_something_else_is_none() -> None:

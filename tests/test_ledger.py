@@ -339,6 +339,25 @@ def test_kept_tokens_come_newest_first(purse: PurseBook) -> None:
     assert [row.created_at for row in purse.purchases(2)] == [99, 3]
 
 
+@pytest.mark.parametrize(("needs", "left"), [((), 3000), ((500,), 499), ((500, 2000), 499), ((9000,), 3000)])
+def test_a_token_holds_no_more_than_was_ever_known(purse: PurseBook, needs: tuple[int, ...], left: int) -> None:
+    """Each refusal bounds its balance from above, and none raises it."""
+    settled(purse, BOUGHT)
+    for need_msat in needs:
+        purse.exhausted(BOUGHT.payment_hash, need_msat)
+    (row,) = purse.kept(BOUGHT.origin)
+    assert row.left_msat == left
+
+
+@pytest.mark.parametrize("need_msat", [0, 1])
+def test_an_empty_token_is_kept_no_more(purse: PurseBook, need_msat: int) -> None:
+    """It stays in the journal."""
+    settled(purse, BOUGHT)
+    purse.exhausted(BOUGHT.payment_hash, need_msat)
+    assert purse.kept(BOUGHT.origin) == []
+    assert [row.left_msat for row in purse.purchases(9)] == [0]
+
+
 def test_spending_counts_the_open_ones(purse: PurseBook) -> None:
     """Paid and fees of what settled; amount and highest fee of what may still go; nothing for what failed."""
     for number, outcome in enumerate(Outcome):

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx2 as httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
 
 from fakes import NODE, MemoryPayer, challenge_of, invoice_of
-from lyceum import peers
 from lyceum.ensemble import Own
-from lyceum.errors import BadInvoice, LyceumError, NodeError, OverBudget, PaymentFailed, PaymentUnknown
-from lyceum.peers import PeerModel, Seller, muster, origin_of, visit
-from lyceum.ports import Ask, Bill, Chunk, Delta, End, Message, Offer, Price, Terms, Ticket, Usage
+from lyceum.errors import BadInvoice, LyceumError, NodeError, OverBudget, PaymentFailed, PaymentUnknown, PeerError
+from lyceum.peers import L402Auth, PeerModel, Seller, muster, origin_of, visit
+from lyceum.ports import Ask, Bill, Chunk, Delta, End, Message, Offer, Price, Terms, Ticket, Usage, Wanted
 from lyceum.wire import Envelope, error_event, problem, write_offers
+from servers import in_thread
 
 pytestmark = pytest.mark.anyio
 URL = "https://shop.example"
@@ -154,7 +158,7 @@ async def test_a_kept_token_is_sent_first() -> None:
     assert (end.members[0].paid_msat, end.members[0].payment_hash) == (0, "kept")
 
 
-@pytest.mark.parametrize("reason", ["expired", "revoked", "bad-signature", "wrong-service", "unknown-token"])
+@pytest.mark.parametrize("reason", ["expired", "revoked", "bad-signature", "bad-preimage", "unknown-token"])
 async def test_a_token_that_is_no_good_is_discarded(reason: str) -> None:
     """And a new one is bought at once."""
     shop, payer = Shop([lambda: payment_required(reason), answer]), kept_payer()
@@ -166,7 +170,7 @@ async def test_a_token_that_is_no_good_is_discarded(reason: str) -> None:
     assert end.members[0].paid_msat == 3000
 
 
-@pytest.mark.parametrize("reason", ["exhausted", "over-limit", "who knows"])
+@pytest.mark.parametrize("reason", ["exhausted", "over-limit", "wrong-service", "who knows"])
 async def test_a_token_that_may_fit_another_ask_is_kept(reason: str) -> None:
     """A new one is bought, but what is left on the old one is not thrown away."""
     payer = kept_payer()
@@ -175,20 +179,107 @@ async def test_a_token_that_may_fit_another_ask_is_kept(reason: str) -> None:
     assert len(payer.bought) == 1
 
 
+async def test_an_exhausted_token_is_remembered_with_what_it_does_not_hold() -> None:
+    """The worst case of this ask, so that the next one does not try it in vain."""
+    payer = kept_payer()
+    await heard(Shop([lambda: payment_required("exhausted"), answer]), payer)
+    need_msat = OFFER.price.cost_msat(OFFER.worst_case(ASK))
+    assert payer.empty == [("kept", need_msat)]
+    assert payer.wanted[0] == Wanted(ORIGIN, need_msat=need_msat)
+
+
+async def test_a_token_of_the_service_that_the_challenge_names_is_tried_before_buying() -> None:
+    """The first one was for another service of that seller; the second opens this one, and nothing is bought."""
+    second = replace(KEPT, payment_hash="second", authorization="L402 c2Vjb25k:" + "22" * 32)
+    payer = TwoTokens({ORIGIN: KEPT}, then=second)
+    shop = Shop([lambda: payment_required("wrong-service"), answer])
+    _, end = await heard(shop, payer)
+    assert shop.shown == [KEPT.authorization, second.authorization]
+    assert (payer.bought, end.members[0].payment_hash) == ([], "second")
+    assert [(wanted.service, wanted.tried) for wanted in payer.wanted] == [("", ()), ("llm", ("kept",))]
+
+
+@dataclass
+class TwoTokens(MemoryPayer):
+    """Has another token when the first one was refused."""
+
+    then: Ticket = KEPT
+
+    async def kept(self, wanted: Wanted) -> Ticket | None:
+        return await super().kept(wanted) or self.then
+
+
+async def test_kept_tokens_are_not_tried_for_ever() -> None:
+    """A seller that refuses them all is paid after a few, once."""
+    payer = TwoTokens({ORIGIN: KEPT}, then=KEPT)
+    shop = Shop([lambda: payment_required("exhausted")])
+    await heard(shop, payer)
+    assert (len(shop.asked), len(payer.bought)) == (4, 1)
+
+
+# Origins
+
+
 def elsewhere() -> httpx.Response:
     return httpx.Response(307, headers={"Location": "https://thief.example/v1/chat/completions"})
 
 
-async def test_a_token_is_never_sent_elsewhere() -> None:
-    """Not to another seller, and not along a redirect to another origin."""
-    shop = Shop([elsewhere, answer])
-    await heard(shop, kept_payer(), follow_redirects=True)
-    assert [request.url.host for request in shop.asked] == ["shop.example", "thief.example"]
-    assert shop.shown == [KEPT.authorization, None]
-
+async def test_a_token_is_sent_to_its_own_origin_only() -> None:
+    """Another port and another scheme are other sellers."""
     stranger = Shop([answer])
     await heard(stranger, MemoryPayer({"https://shop.example:8443": KEPT, "http://shop.example:443": KEPT}))
     assert stranger.shown == [None]
+
+
+@dataclass
+class Redirection:
+    """A shop that sends everybody on to a thief, both real servers; the thief answers 402 and notes what it saw."""
+
+    shop: str
+    thief: str
+    seen: list[dict[str, str]]
+
+
+@pytest.fixture
+def redirection() -> Iterator[Redirection]:
+    seen: list[dict[str, str]] = []
+
+    async def steal(request: Request) -> Response:
+        seen.append(dict(request.headers))
+        lines = challenge_of(invoice_of(1)).header_lines()
+        return Response("", 402, {"WWW-Authenticate": lines[-1]})
+
+    async def send_on(_: Request) -> Response:
+        return RedirectResponse(f"{thief}/v1/chat/completions", 307)
+
+    methods = ["GET", "POST"]
+    with in_thread(Starlette(routes=[Route("/v1/chat/completions", steal, methods=methods)])) as thief:
+        shop_app = Starlette(routes=[Route("/v1/chat/completions", send_on, methods=methods)])
+        with in_thread(shop_app) as shop:
+            yield Redirection(shop, thief, seen)
+
+
+async def test_a_peer_that_redirects_is_not_followed(redirection: Redirection) -> None:
+    """Not even by a client that follows others: neither question, token nor money reaches the other origin."""
+    payer = MemoryPayer({redirection.shop: KEPT})
+    async with httpx.AsyncClient(follow_redirects=True) as client:
+        model = PeerModel(client, redirection.shop, OFFER, payer)
+        (end,) = [chunk async for chunk in model.stream(ASK)]
+    assert isinstance(end, End)
+    assert end.members[0].error == "answered 307: no reason given"
+    assert (redirection.seen, payer.bought) == ([], [])
+
+
+async def test_a_redirect_carries_no_token_and_its_402_is_not_paid(redirection: Redirection) -> None:
+    """Any client with this auth: the thief sees no credential, and its challenge is not taken for the shop's."""
+    payer = MemoryPayer({redirection.shop: KEPT})
+    auth = L402Auth(payer, Terms(9000, 0))
+    async with httpx.AsyncClient(auth=auth, follow_redirects=True) as client:
+        with pytest.raises(PeerError, match=f"redirects to {redirection.thief}, which gets neither"):
+            await client.get(f"{redirection.shop}/v1/chat/completions")
+    assert len(redirection.seen) == 1
+    assert "authorization" not in redirection.seen[0]
+    assert (payer.bought, payer.discarded) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -277,8 +368,9 @@ def failing(error: Exception) -> Answers:
 
 @pytest.fixture
 def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "MAX_ANSWER", 20_000)
-    monkeypatch.setattr(peers, "MAX_ERROR", 10_000)
+    bounds = {"MAX_ANSWER": 20_000, "MAX_ERROR": 10_000}
+    for name in ("model.MAX_ANSWER", "sellers.MAX_ANSWER", "model.MAX_ERROR", "auth.MAX_ERROR"):
+        monkeypatch.setattr(f"lyceum.peers.{name}", bounds[name.split(".")[1]])
 
 
 @pytest.mark.usefixtures("small_bounds")

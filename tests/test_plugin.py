@@ -294,6 +294,35 @@ def test_a_kept_token_is_found_by_its_origin_only(market: Market) -> None:
     assert market.call(market.buyer, "l402-kept", [origin]) == {}
 
 
+def test_the_token_that_fits_best_is_used_first(market: Market) -> None:
+    """The one that holds enough and least; what its seller says it does not hold is remembered."""
+    origin = "http://several:1"
+    hashes = [pay(market, challenge(market, amount), origin)["payment_hash"] for amount in (1000, 9000, 3000)]
+
+    def fits(need_msat: int) -> str | None:
+        found = market.call(market.buyer, "l402-kept", {"origin": origin, "need_msat": need_msat})
+        return found["ticket"]["payment_hash"] if found else None
+
+    assert [fits(need) for need in (1000, 2500, 3001, 9001)] == [hashes[0], hashes[2], hashes[1], None]
+    market.call(market.buyer, "l402-exhausted", [hashes[2], 2500])
+    market.restart_plugin(market.buyer)
+    assert [fits(need) for need in (2500, 2499)] == [hashes[1], hashes[2]]
+
+
+def test_tokens_of_two_services_are_told_apart(market: Market) -> None:
+    """A seller of two services gets for each the token that it sold for it."""
+    origin, bought = "http://two-services:1", {}
+    for service in ("weather", "maps"):
+        declined = market.call(market.seller, "l402-admit", {"service": service, "amount_msat": 1000})["declined"]
+        bought[service] = pay(market, declined["headers"][-1][1], origin)["payment_hash"]
+    for service, payment_hash in bought.items():
+        kept = market.call(market.buyer, "l402-kept", [origin, service])["ticket"]
+        assert kept["payment_hash"] == payment_hash
+        admission = {"service": service, "amount_msat": 1, "authorization": kept["authorization"]}
+        assert "admitted" in market.call(market.seller, "l402-admit", admission)
+    assert market.call(market.buyer, "l402-kept", [origin, SERVICE]) == {}
+
+
 def test_a_call_that_waits_does_not_block_the_plugin(market: Market) -> None:
     """While lyceum-ask waits for a peer that never answers, the same plugin answers everybody else."""
     with silent_seller() as url:

@@ -8,14 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from threading import Barrier, Thread
+from typing import Any
 
 import pytest
 
-from fakes import NODE, Clock, FakeWallet, challenge_of, invoice_of, preimage_of
+from fakes import MASTER, NODE, Clock, FakeWallet, challenge_of, invoice_of, preimage_of
 from lyceum.errors import BadInvoice, LyceumError, NodeError, OverBudget, PaymentFailed, PaymentUnknown
-from lyceum.l402 import Challenge, Credential
+from lyceum.l402 import Challenge, Credential, challenge_macaroon
 from lyceum.ledger import Database, PurseBook
-from lyceum.ports import Invoice, Outcome, Payment, Terms
+from lyceum.ports import Invoice, Outcome, Payment, Terms, Wanted
 from lyceum.purse import LONGEST_PAYMENT_S, WINDING_UP_S, Purse, PurseLimits, PursePayer
 from lyceum.purse.limits import DAY_S, HOUR_S
 
@@ -83,7 +84,7 @@ def test_other_outcomes_are_errors(buyer: Buyer, payment: Payment, error: type[L
     with pytest.raises(error):
         buyer.purse.pay(CHALLENGE, SHOP, TERMS)
     assert buyer.outcomes() == [payment.outcome]
-    assert buyer.purse.kept(SHOP) is None
+    assert buyer.purse.kept(Wanted(SHOP)) is None
 
 
 @pytest.mark.parametrize("payment", [UNKNOWN, PENDING])
@@ -360,12 +361,70 @@ def test_anothers_invoice_is_refused(buyer: Buyer, challenge: Challenge | None, 
 def test_a_kept_token_costs_nothing_now(buyer: Buyer) -> None:
     """It is for its origin alone, until it is discarded."""
     buyer.purse.pay(CHALLENGE, SHOP, TERMS)
-    kept = buyer.purse.kept(SHOP)
+    kept = buyer.purse.kept(Wanted(SHOP))
     assert kept
     assert (kept.authorization, kept.amount_msat, kept.fee_msat) == (CREDENTIAL, 0, 0)
-    assert buyer.purse.kept("https://other.example:443") is None
+    assert buyer.purse.kept(Wanted("https://other.example:443")) is None
     buyer.purse.discard(INVOICE.payment_hash)
-    assert buyer.purse.kept(SHOP) is None
+    assert buyer.purse.kept(Wanted(SHOP)) is None
+
+
+def keep(buyer: Buyer, number: int, amount_msat: int, service: str = "llm", origin: str = SHOP) -> str:
+    """A token that was bought and not used; returns its payment hash."""
+    invoice = buyer.wallet.knows(invoice_of(number, amount_msat))
+    payment_hash = bytes.fromhex(invoice.payment_hash)
+    macaroon = challenge_macaroon(MASTER, payment_hash, bytes([number]) * 32, service, 9000)
+    terms = replace(TERMS, cap_msat=amount_msat)
+    return buyer.purse.pay(Challenge(macaroon, invoice.bolt11), origin, terms).payment_hash
+
+
+def hash_kept(buyer: Buyer, **wanted: Any) -> str | None:
+    found = buyer.purse.kept(Wanted(SHOP, **wanted))
+    return found.payment_hash if found else None
+
+
+@pytest.mark.parametrize(("need_msat", "number"), [(1, 2), (1000, 2), (1001, 4), (4000, 4), (4001, 3), (9001, None)])
+def test_the_token_that_holds_enough_and_least_is_used(buyer: Buyer, need_msat: int, number: int | None) -> None:
+    """Remainders go before a full token is broken; one that holds too little is passed over."""
+    hashes = {number: keep(buyer, number, amount_msat) for number, amount_msat in ((2, 1000), (3, 9000), (4, 4000))}
+    assert hash_kept(buyer, need_msat=need_msat) == (number and hashes[number])
+
+
+def test_without_a_known_need_the_fullest_token_is_used(buyer: Buyer) -> None:
+    """It is the likeliest to do."""
+    hashes = [keep(buyer, number, amount_msat) for number, amount_msat in ((2, 1000), (3, 9000), (4, 4000))]
+    assert hash_kept(buyer) == hashes[1]
+
+
+def test_an_exhausted_token_is_remembered_with_its_balance(buyer: Buyer) -> None:
+    """It is passed over for what it does not hold, and still used for less, also after a restart."""
+    small, large = keep(buyer, 2, 4000), keep(buyer, 3, 9000)
+    buyer.purse.exhausted(small, 2500)
+    buyer.purse = buyer.restarted()
+    assert [hash_kept(buyer, need_msat=need) for need in (2500, 2499)] == [large, small]
+    buyer.purse.exhausted(small, 4000)
+    assert hash_kept(buyer, need_msat=2499) == small
+    buyer.purse.exhausted(small, 1)
+    assert hash_kept(buyer, need_msat=1) == large
+    buyer.purse.exhausted(large, 0)
+    assert hash_kept(buyer) is None
+
+
+def test_a_token_opens_its_own_service(buyer: Buyer) -> None:
+    """Two services of one seller do not get each other's tokens, once it is known which is asked."""
+    weather, language = keep(buyer, 2, 1000, "weather"), keep(buyer, 3, 1000, "llm")
+    assert hash_kept(buyer, service="weather") == weather
+    assert hash_kept(buyer, service="llm") == language
+    assert hash_kept(buyer, service="maps") is None
+    assert hash_kept(buyer) in (weather, language)
+    assert hash_kept(buyer, service="llm", tried=(language,)) is None
+
+
+def test_a_token_that_names_no_service_may_open_any(buyer: Buyer) -> None:
+    """Other sellers' macaroons can be opaque; the seller will say."""
+    invoice = buyer.wallet.knows(invoice_of(2))
+    ticket = buyer.purse.pay(Challenge(b"opaque", invoice.bolt11), SHOP, TERMS)
+    assert hash_kept(buyer, service="llm") == ticket.payment_hash
 
 
 # Crashes
@@ -399,7 +458,7 @@ def test_a_payment_that_starts_late_is_not_given_up(buyer: Buyer) -> None:
     buyer.clock.now += LONGEST_PAYMENT_S - 1
     assert [row.payment_hash for row in buyer.purse.recover()] == [INVOICE.payment_hash]
     buyer.wallet.settle(INVOICE)
-    kept = buyer.purse.kept(SHOP)
+    kept = buyer.purse.kept(Wanted(SHOP))
     assert kept
     assert kept.authorization == CREDENTIAL
 
@@ -408,7 +467,7 @@ def test_a_crash_after_the_payment(buyer: Buyer) -> None:
     """The node has it: the token is kept, and nothing is paid again."""
     crash(buyer, settled=True)
     assert buyer.purse.recover() == []
-    kept = buyer.purse.kept(SHOP)
+    kept = buyer.purse.kept(Wanted(SHOP))
     assert kept
     assert kept.authorization == CREDENTIAL
     assert len(buyer.wallet.paid) == 1
@@ -446,15 +505,15 @@ async def test_the_purse_as_a_payer(buyer: Buyer) -> None:
     """The same three verbs, awaited."""
     payer = PursePayer(buyer.purse)
     assert (await payer.pay(CHALLENGE, SHOP, TERMS)).authorization == CREDENTIAL
-    assert await payer.kept(SHOP)
+    assert await payer.kept(Wanted(SHOP))
     await payer.discard(INVOICE.payment_hash)
-    assert await payer.kept(SHOP) is None
+    assert await payer.kept(Wanted(SHOP)) is None
 
 
 @pytest.mark.parametrize(
     "show",
     [
-        lambda buyer: repr(buyer.purse.kept(SHOP)),
+        lambda buyer: repr(buyer.purse.kept(Wanted(SHOP))),
         lambda buyer: repr(buyer.ledger.purchases(9)),
         lambda buyer: repr(buyer.wallet.lookup(INVOICE.payment_hash)),
         lambda buyer: repr(CHALLENGE),

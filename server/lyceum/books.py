@@ -41,9 +41,10 @@ class Held:
 class Purchase:
     """A row of the payment journal: written before paying, so that a crash cannot lose it.
 
-    `origin` is where the token is good (scheme, host and port, or a node id), `payee` the node that the
-    invoice pays, `model` what was asked first. `macaroon` and `preimage` together are the bearer
-    credential and stay out of `repr`.
+    `origin` is where the token is good (scheme, host and port, or a node id), `service` what it opens
+    there, "" if its macaroon does not say; `payee` the node that the invoice pays, `model` what was asked
+    first. `balance_msat` is what the seller last said of it, None while it said nothing. `macaroon` and
+    `preimage` together are the bearer credential and stay out of `repr`.
     """
 
     payment_hash: str
@@ -60,6 +61,13 @@ class Purchase:
     usable: bool = True
     payee: str = ""
     model: str = ""
+    service: str = ""
+    balance_msat: int | None = None
+
+    @property
+    def left_msat(self) -> int:
+        """What the token holds, as far as we know."""
+        return self.amount_msat if self.balance_msat is None else self.balance_msat
 
     @property
     def reserved_msat(self) -> int:
@@ -155,11 +163,15 @@ class PurseLedger(Protocol):
     def finish(self, payment_hash: str, payment: Payment) -> Purchase: ...
 
     def kept(self, origin: str) -> Sequence[Purchase]:
-        """Paid and usable tokens of this origin, newest first."""
+        """Paid and usable tokens of this origin that are not known to be empty, newest first."""
         ...
 
     def discard(self, payment_hash: str) -> None:
         """The seller refused this token for good."""
+        ...
+
+    def exhausted(self, payment_hash: str, need_msat: int) -> None:
+        """The token holds less than `need_msat`, and no more than was known before."""
         ...
 
     def unfinished(self) -> Sequence[Purchase]: ...

@@ -18,7 +18,7 @@ from pyln.client import LightningRpc, RpcError
 
 from lyceum.errors import BadInvoice, NodeError, from_rpc
 from lyceum.l402 import Challenge
-from lyceum.ports import Admitted, Declined, Entry, Invoice, Outcome, Payment, Settlement, Terms, Ticket
+from lyceum.ports import Admitted, Declined, Entry, Invoice, Outcome, Payment, Settlement, Terms, Ticket, Wanted
 
 NETWORKS = {"bc": "bitcoin", "tb": "testnet", "tbs": "signet", "bcrt": "regtest"}
 """BOLT11 currency prefix -> the name that lightningd gives the network."""
@@ -165,8 +165,8 @@ class NodePayer:
     def __init__(self, plugin: PluginCalls) -> None:
         self._plugin = plugin
 
-    async def kept(self, origin: str) -> Ticket | None:
-        found = await self._plugin("l402-kept", origin=origin)
+    async def kept(self, wanted: Wanted) -> Ticket | None:
+        found = await self._plugin("l402-kept", **asdict(wanted))
         return Ticket(**found["ticket"]) if "ticket" in found else None
 
     async def pay(self, challenge: Challenge, origin: str, terms: Terms) -> Ticket:
@@ -184,3 +184,6 @@ class NodePayer:
 
     async def discard(self, payment_hash: str) -> None:
         await self._plugin("l402-discard", payment_hash=payment_hash)
+
+    async def exhausted(self, payment_hash: str, need_msat: int) -> None:
+        await self._plugin("l402-exhausted", payment_hash=payment_hash, need_msat=need_msat)

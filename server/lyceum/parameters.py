@@ -37,10 +37,10 @@ def word(name: str, value: object) -> str:
 
 
 def lines(name: str, value: object) -> tuple[str, ...]:
-    """Header lines: none, one, or a list of them."""
+    """Texts such as header lines: none, one, or a list of them."""
     found = [] if value is None else [value] if isinstance(value, str) else value
     if not isinstance(found, list) or not all(isinstance(line, str) for line in found):
-        raise BadRequest(f"{name} must be a header line or a list of them", name)
+        raise BadRequest(f"{name} must be a text or a list of texts", name)
     return tuple(found)
 
 

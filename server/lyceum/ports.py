@@ -556,14 +556,34 @@ class Terms:
         check_msat("fee_cap_msat", self.fee_cap_msat)
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a client is about to ask of an origin, to find the kept token that fits best.
+
+    `service` as the seller's challenge names it, "" while it has sent none. `need_msat`: the most that the
+    request may cost, 0 where that is not known. `tried`: payment hashes of tokens that it refused already.
+    """
+
+    origin: str
+    service: str = ""
+    need_msat: int = 0
+    tried: tuple[str, ...] = ()
+
+
 class Payer(Protocol):
     """The purse as a buying client sees it. Raises OverBudget, BadInvoice, PaymentFailed or
     PaymentUnknown; after the last one money may still leave the wallet."""
 
-    async def kept(self, origin: str) -> Ticket | None: ...
+    async def kept(self, wanted: Wanted) -> Ticket | None:
+        """A token that was paid for and is not known to hold too little."""
+        ...
 
     async def pay(self, challenge: Challenge, origin: str, terms: Terms) -> Ticket: ...
 
     async def discard(self, payment_hash: str) -> None:
         """The seller refused this token for good."""
+        ...
+
+    async def exhausted(self, payment_hash: str, need_msat: int) -> None:
+        """The seller says that this token does not hold `need_msat`; 0 where the need was not known."""
         ...

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from lyceum.l402 import macaroon as macaroons
+from lyceum.l402.caveats import Caveat, check_service
 from lyceum.l402.headers import MAX_HEADER_BYTES, SCHEMES, Parameters, challenges, echoed, from_base64
 from lyceum.l402.identifier import Identifier
 from lyceum.l402.refusal import Malformed, reading
@@ -51,6 +52,15 @@ class Challenge:
             return Identifier.decode(bytes.fromhex(raw.decode()) if len(raw) == 132 else raw)
         except (Malformed, ValueError):
             return None
+
+    def service(self) -> str:
+        """The one service that the macaroon opens; "" if it opens several, or does not say so in our terms."""
+        try:
+            caveats = map(Caveat.decode, macaroons.parse(self.macaroon).caveats)
+            *_, last = (caveat.value for caveat in caveats if caveat.condition == "services")
+            return check_service(last.partition(":")[0]) if "," not in last else ""
+        except (Malformed, ValueError):
+            return ""
 
 
 def parse_challenge(lines: Iterable[str]) -> Challenge:

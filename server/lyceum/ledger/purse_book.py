@@ -12,6 +12,8 @@ from lyceum.ports import Outcome, Payment
 
 OPEN = "outcome IN ('pending', 'unknown')"
 COST = f"CASE WHEN {OPEN} THEN amount_msat + fee_cap_msat ELSE amount_msat + fee_msat END"
+LEFT = "COALESCE(balance_msat, amount_msat)"
+KEPT = f"outcome = 'settled' AND usable AND {LEFT} > 0"
 SHARED: Mapping[Scope, str] = {
     "all": "TRUE",
     "peer": "(origin = :origin OR payee = :payee AND payee <> '')",
@@ -38,8 +40,8 @@ class PurseBook:
             db.execute("DELETE FROM purchases WHERE payment_hash = ? AND outcome = 'failed'", (purchase.payment_hash,))
             db.execute(
                 "INSERT INTO purchases (payment_hash, origin, purpose, bolt11, amount_msat, fee_cap_msat, created_at,"
-                " macaroon, payee, model, outcome) VALUES (:payment_hash, :origin, :purpose, :bolt11, :amount_msat,"
-                " :fee_cap_msat, :created_at, :macaroon, :payee, :model, 'pending')",
+                " macaroon, payee, model, service, outcome) VALUES (:payment_hash, :origin, :purpose, :bolt11,"
+                " :amount_msat, :fee_cap_msat, :created_at, :macaroon, :payee, :model, :service, 'pending')",
                 asdict(purchase),
             )
         return self._row(purchase.payment_hash)
@@ -53,11 +55,18 @@ class PurseBook:
         return self._row(payment_hash)
 
     def kept(self, origin: str) -> Sequence[Purchase]:
-        return self._all("WHERE origin = ? AND outcome = 'settled' AND usable ORDER BY created_at DESC", origin)
+        return self._all(f"WHERE origin = ? AND {KEPT} ORDER BY created_at DESC", origin)
 
     def discard(self, payment_hash: str) -> None:
         with self._db.write() as db:
             db.execute("UPDATE purchases SET usable = 0 WHERE payment_hash = ?", (payment_hash,))
+
+    def exhausted(self, payment_hash: str, need_msat: int) -> None:
+        with self._db.write() as db:
+            db.execute(
+                f"UPDATE purchases SET balance_msat = MIN({LEFT}, ?) WHERE payment_hash = ?",
+                (max(need_msat - 1, 0), payment_hash),
+            )
 
     def unfinished(self) -> Sequence[Purchase]:
         return self._all(f"WHERE {OPEN}")

@@ -45,5 +45,12 @@ SCHEMA = (
     CREATE INDEX open_purchases ON purchases (created_at) WHERE outcome IN ('pending', 'unknown');
     CREATE INDEX settled_purchases ON purchases (created_at) WHERE outcome = 'settled';
     """,
+    """
+    ALTER TABLE purchases ADD COLUMN service TEXT NOT NULL DEFAULT '';
+    ALTER TABLE purchases ADD COLUMN balance_msat INTEGER CHECK (balance_msat >= 0);
+    DROP INDEX kept_purchases;
+    CREATE INDEX kept_purchases ON purchases (origin, created_at)
+        WHERE outcome = 'settled' AND usable AND COALESCE(balance_msat, amount_msat) > 0;
+    """,
 )
 """One script a schema version; `PRAGMA user_version` counts those that were applied."""

@@ -11,8 +11,9 @@ from lyceum.books import Purchase, PurseLedger, Shortfall
 from lyceum.errors import BadInvoice, OverBudget, PaymentFailed, PaymentUnknown
 from lyceum.l402 import Challenge, Credential
 from lyceum.money import text
-from lyceum.ports import Invoice, Outcome, Payment, Terms, Ticket, Wallet
+from lyceum.ports import Invoice, Outcome, Payment, Terms, Ticket, Wallet, Wanted
 from lyceum.purse.limits import PurseLimits, too_little
+from lyceum.purse.tokens import best_fitting
 
 LEAST_LIFE_S = 5
 """An invoice that lives shorter than this may expire under way."""
@@ -49,16 +50,19 @@ class Purse:
         self._locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self.limits = limits
 
-    def kept(self, origin: str) -> Ticket | None:
-        """The newest token that was paid for this origin and is not known to be used up.
+    def kept(self, wanted: Wanted) -> Ticket | None:
+        """The token that fits best of those that were paid for and may be used there.
 
-        Payments to it whose outcome was open are looked up first: what was paid is used, not paid again.
+        Payments to this origin whose outcome is open are looked up first: what was paid is used, not paid again.
         """
         for row in self._ledger.unfinished():
-            if row.origin == origin:
+            if row.origin == wanted.origin:
                 self._resolve(row)
-        kept = self._ledger.kept(origin)
-        return _ticket(kept[0], paid_now=False) if kept else None
+        found = best_fitting(self._ledger.kept(wanted.origin), wanted)
+        return _ticket(found, paid_now=False) if found else None
+
+    def exhausted(self, payment_hash: str, need_msat: int) -> None:
+        self._ledger.exhausted(payment_hash, need_msat)
 
     def discard(self, payment_hash: str) -> None:
         self._ledger.discard(payment_hash)
@@ -77,7 +81,9 @@ class Purse:
             if row and row.outcome is Outcome.SETTLED:
                 return _ticket(row, paid_now=False)
             if row and row.outcome is not Outcome.FAILED:
-                return _ticket(self._conclude(row, self._wait_for(row, self._what_became, self._timeout_s)), True)
+                return _ticket(
+                    self._conclude(row, self._wait_for(row, self._what_became, self._timeout_s)), paid_now=True
+                )
             self._check(invoice, challenge, terms)
             return self._pay(_purchase(challenge, invoice, origin, terms, self._now()), invoice)
 
@@ -186,6 +192,7 @@ def _purchase(challenge: Challenge, invoice: Invoice, origin: str, terms: Terms,
         macaroon=challenge.macaroon_text,
         payee=invoice.payee,
         model=terms.model,
+        service=challenge.service(),
     )
 
 
