@@ -17,6 +17,8 @@ from pyln.client import RpcError
 
 from lyceum import l402
 from lyceum.errors import BadInvoice, BadRequest, OverBudget, PaymentFailed
+from lyceum.l402.canonical import canonical, from_base64url, to_base64url
+from lyceum.l402.headers import challenges
 from networks import Market, mainnet_invoice
 
 SERVICE = "lyceum"
@@ -45,15 +47,35 @@ def refused(market: Market, node: Any, method: str, params: Any) -> dict[str, An
 
 
 def test_first_contact_sells_a_token(market: Market) -> None:
-    """Without a credential the till answers with LSAT and L402 lines for one invoice, in whole sats."""
+    """Without a credential the till answers with lines of three schemes for one invoice, in whole sats."""
     declined = admit(market, None, 1234)["declined"]
     assert declined["reason"] == "payment-required"
     assert declined["amount_msat"] == 2000
-    lsat, l402_line = (value for _, value in declined["headers"])
-    assert lsat.removeprefix("LSAT ") == l402_line.removeprefix("L402 ")
+    lsat, l402_line, payment = (value for _, value in declined["headers"])
+    assert l402.parse_challenge([lsat]) == l402.parse_challenge([l402_line])
+    assert payment.startswith("Payment ")
     decoded = market.seller.rpc.decode(l402.parse_challenge([l402_line]).invoice)
     assert decoded["amount_msat"] == 2000
     assert decoded["payee"] == market.seller.node_id
+
+
+def test_a_payment_buys_one_answer(market: Market) -> None:
+    """MPP's intent charge: pay the invoice of the `Payment` line, show it once, have the rest as a balance."""
+    declined = admit(market, None, 2000)["declined"]
+    asked = dict(challenges([declined["headers"][2][1]])[0][1])
+    invoice = json.loads(from_base64url(asked["request"]))["methodDetails"]["invoice"]
+    paid = market.buyer.rpc.xpay(invoice)
+    said: Any = {"challenge": asked, "payload": {"preimage": paid["payment_preimage"]}}
+    shown = "Payment " + to_base64url(canonical(said).encode())
+    admitted = admit(market, shown, 1500)["admitted"]
+    assert admitted["headers"][0][0] == "Payment-Receipt"
+    assert admit(market, shown, 1500)["declined"]["reason"] == "already-used"
+    request = {"reservation": admitted["reservation"], "charge_msat": 700}
+    market.call(market.seller, "l402-settle", request)
+    assert admit(market, shown, 1)["declined"]["reason"] == "already-used"
+    macaroon = l402.parse_challenge([declined["headers"][1][1]]).macaroon
+    balance = l402.Credential(macaroon, bytes.fromhex(paid["payment_preimage"])).header()
+    assert admit(market, balance, 1300)["admitted"]["balance_msat"] == 0
 
 
 def test_pay_admit_settle(market: Market) -> None:
@@ -130,7 +152,7 @@ def test_a_spoilt_credential_is_refused_with_its_reason(market: Market, spoil: A
     ticket = pay(market, challenge(market, 1000))
     declined = admit(market, spoil(ticket["authorization"]), 1000, model="austrian-economics")["declined"]
     assert declined["reason"] == reason
-    assert len(declined["headers"]) == 2
+    assert len(declined["headers"]) == 3
 
 
 def test_a_credential_of_another_service_is_refused(market: Market) -> None:

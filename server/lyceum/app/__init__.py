@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from lyceum.app.browsers import CORS
 from lyceum.app.failures import HANDLERS
 from lyceum.app.shop import Shop, Stock
 from lyceum.ports import Gate
@@ -38,6 +39,7 @@ def create_app(stock: Stock, gate: Gate | None, stop: Callable[[], Awaitable[Non
             Route("/v1/chat/completions", shop.chat, methods=["POST"]),
             Route("/v1/embeddings", shop.embed, methods=["POST"]),
         ],
+        middleware=[CORS],
         exception_handlers=HANDLERS,
         lifespan=lifespan,
     )
