@@ -119,6 +119,26 @@ async def test_the_second_request_repeats_the_first() -> None:
     assert {str(request.url) for request in shop.asked} == {"https://shop.example/v1/chat/completions"}
 
 
+@pytest.mark.parametrize("folded", [False, True])
+async def test_the_401_of_early_drafts_is_paid_too(folded: bool) -> None:
+    """If it carries an L402 challenge, alone or in one line with what other schemes ask for."""
+    refused = payment_required()
+    lines = [*refused.headers.get_list("WWW-Authenticate"), 'Payment id="a", method="lightning"']
+    lines = [", ".join(lines)] if folded else lines
+    old = httpx.Response(401, headers=[("WWW-Authenticate", line) for line in lines], content=pieces("{}"))
+    payer = MemoryPayer()
+    text, _ = await heard(Shop([lambda: old, answer]), payer)
+    assert (text, payer.bought[0][0]) == ("Gold.", challenge_of(invoice_of(1)))
+
+
+async def test_any_other_401_is_not_paid() -> None:
+    """A seller that wants a password, or another scheme's money, is not one of ours."""
+    asks = [("WWW-Authenticate", 'Basic realm="x"'), ("WWW-Authenticate", 'Payment id="a", realm="r"')]
+    payer = MemoryPayer()
+    _, end = await heard(Shop([lambda: httpx.Response(401, headers=asks)]), payer)
+    assert (end.finish, payer.bought) == ("error", [])
+
+
 @pytest.mark.parametrize(("budget", "cap", "fee"), [(2000, 2000, 0), (3000, 3000, 0), (3001, 3000, 1), (0, 0, 0)])
 async def test_cap_and_fee_together_are_the_budget(budget: int, cap: int, fee: int) -> None:
     """A seller that asks more than it lists finds no more money than the budget."""

@@ -44,7 +44,7 @@ class L402Auth(httpx.Auth):
         self.ticket = await self._payer.kept(wanted)
         for _ in range(MOST_TRIED):
             response = yield _signed(request, self.ticket)
-            if response.status_code != httpx.codes.PAYMENT_REQUIRED:
+            if not _asks_for_payment(response):
                 return
             challenge = await self._refused(response, wanted.origin)
             tried = (*wanted.tried, self.ticket.payment_hash) if self.ticket else wanted.tried
@@ -80,6 +80,16 @@ def origin_of(url: httpx.URL) -> str:
     """Scheme, host and port, the port also where the scheme says it: where a token is good, and nowhere else."""
     port = url.port or {"https": 443, "http": 80}.get(url.scheme, 0)
     return f"{url.scheme}://{url.host}:{port}"
+
+
+def _asks_for_payment(response: httpx.Response) -> bool:
+    """By 402, or by the 401 of the spec's first drafts if an L402 challenge comes with it."""
+    if response.status_code != httpx.codes.UNAUTHORIZED:
+        return response.status_code == httpx.codes.PAYMENT_REQUIRED
+    try:
+        return bool(_challenge(response))
+    except PeerError:
+        return False
 
 
 def _challenge(response: httpx.Response) -> Challenge:
