@@ -15,7 +15,8 @@ from starlette.routing import Route
 
 from lyceum.app.browsers import CORS
 from lyceum.app.failures import HANDLERS
-from lyceum.app.shop import Shop, Stock
+from lyceum.app.shop import Shop
+from lyceum.app.stock import Stock
 from lyceum.ports import Gate
 
 __all__ = ["Stock", "create_app"]

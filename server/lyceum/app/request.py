@@ -10,7 +10,9 @@ from typing import TypeVar
 from starlette.requests import ClientDisconnect, Request
 
 from lyceum import wire
+from lyceum.app.stock import Order
 from lyceum.errors import TooLong
+from lyceum.ports import Entry
 
 T = TypeVar("T")
 
@@ -55,6 +57,11 @@ def credential_lines(request: Request) -> tuple[str, ...]:
     lines = [line for line in request.headers.getlist("authorization") if line.strip()]
     macaroons = (request.headers.getlist(name) for name in ("grpc-metadata-macaroon", "macaroon"))
     return tuple(lines or [f"Macaroon {text}" for texts in macaroons for text in texts])
+
+
+def entry_of(order: Order, request: Request) -> Entry:
+    lines, client = credential_lines(request), network_of(request)
+    return Entry(lines, order.offer.model, order.tokens, order.amount_msat, client, order.least_msat)
 
 
 async def read_body(request: Request) -> bytes:

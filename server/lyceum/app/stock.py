@@ -1,0 +1,95 @@
+"""What is for sale, and what a request for it may cost at most: all that is known before anything is paid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+from lyceum.errors import BadRequest, ModelError, UnknownModel
+from lyceum.ports import Ask, Embedder, Gate, Model, Offer, TextBatch, Usage, Watched
+
+USEFUL_TOKENS = 64
+"""An answer that may be short is begun when the balance pays for so many tokens."""
+
+
+class Offered(Protocol):
+    @property
+    def offer(self) -> Offer: ...
+
+
+T = TypeVar("T", bound=Offered)
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """What a shop sells. `broken`: names of models that are configured and could not be loaded; `watched`: the
+    servers behind those whose answers are written elsewhere."""
+
+    models: tuple[Model, ...] = ()
+    embedders: tuple[Embedder, ...] = ()
+    broken: frozenset[str] = frozenset()
+    watched: tuple[Watched, ...] = ()
+
+    @property
+    def offers(self) -> list[Offer]:
+        return [thing.offer for thing in self._all()]
+
+    def offer(self, name: str) -> Offer:
+        return self._find(name, self._all()).offer
+
+    def model(self, name: str) -> Model:
+        if self.turns_into_vectors(name):
+            raise BadRequest(f"{name} turns texts into vectors: POST /v1/embeddings", "model")
+        return self._find(name, self.models)
+
+    def embedder(self, name: str) -> Embedder:
+        if any(model.offer.model == name for model in self.models):
+            raise BadRequest(f"{name} answers questions: POST /v1/chat/completions", "model")
+        return self._find(name, self.embedders)
+
+    def turns_into_vectors(self, name: str) -> bool:
+        return any(embedder.offer.model == name for embedder in self.embedders)
+
+    def _all(self) -> tuple[Offered, ...]:
+        return (*self.models, *self.embedders)
+
+    def _find(self, name: str, things: Sequence[T]) -> T:
+        found = next((thing for thing in things if thing.offer.model == name), None)
+        if found:
+            return found
+        if name in self.broken:
+            raise ModelError(f"{name} could not be loaded; whoever runs this server finds the reason in its log")
+        names = sorted(thing.offer.model for thing in things)
+        raise UnknownModel(f"there is no model {name[:100]!r} here; there are: {', '.join(names) or 'none'}")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A request that can be served: what it may use, and the most that it may cost.
+
+    `tokens` is the longest answer; `least_msat` what one costs that is short and still of use, if it may be.
+    """
+
+    offer: Offer
+    weighed: Usage
+    amount_msat: int
+    tokens: int = 1
+    least_msat: int | None = None
+
+
+async def order_answer(model: Model, ask: Ask) -> Order:
+    weighed, offer = await model.weigh(ask), model.offer
+    least_msat = offer.price.cost_msat(weighed.shortened(USEFUL_TOKENS)) if ask.may_be_short else None
+    return Order(offer, weighed, offer.price.cost_msat(weighed), offer.limits.answer_tokens(ask.max_tokens), least_msat)
+
+
+async def order_vectors(embedder: Embedder, batch: TextBatch) -> Order:
+    weighed, offer = await embedder.weigh(batch), embedder.offer
+    return Order(offer, weighed, offer.price.reading_msat(weighed))
+
+
+async def listed(offers: Iterable[Offer], gate: Gate | None) -> list[Offer]:
+    """The offers, with what the till wants for a first payment today."""
+    bundle_msat = await gate.bundle_msat() if gate else 0
+    return [replace(offer, bundle_msat=bundle_msat) for offer in offers]
