@@ -85,7 +85,7 @@ class Stage:
     def buy(self) -> str:
         """The `Authorization` line of a token that holds CREDIT_MSAT."""
         wanted = {"service": "lyceum", "amount_msat": CREDIT_MSAT}
-        challenge = call(self.seller.rpc, "l402-admit", wanted)["declined"]["headers"][-1][1]
+        challenge = call(self.seller.rpc, "l402-admit", wanted)["declined"]["headers"][1][1]
         paying = {"challenge": challenge, "origin": self.shop, "cap_msat": CREDIT_MSAT}
         return str(call(self.buyer.rpc, "l402-pay", paying)["ticket"]["authorization"])
 
