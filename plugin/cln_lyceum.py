@@ -31,9 +31,10 @@ try:
     from lyceum import l402
     from lyceum.books import Purchase, Token
     from lyceum.ensemble import Ensemble
-    from lyceum.errors import BadRequest, LyceumError, NoAnswer
+    from lyceum.errors import BadRequest, LyceumError, NoAnswer, RateLimited, TooManyChallenges
+    from lyceum.lazy.mint import LazyWallet
     from lyceum.ledger import Database, PurseBook, TillBook
-    from lyceum.node import ClnWallet, call
+    from lyceum.node import call
     from lyceum.parameters import count, lines, msat, urls, word
     from lyceum.peers import Seller, muster, visit
     from lyceum.ports import Ask, Declined, End, Message, Offer, Terms, Wanted
@@ -68,6 +69,15 @@ PURSE_LIMITS = {
 """The options that bound what the purse spends, and the field that each sets."""
 
 EVERYBODY = Offer("ensemble", "the specialists of every configured peer")
+
+TERMS = (
+    "lyceum-bundle-msat",
+    "lyceum-token-expiry",
+    "lyceum-challenge-expiry",
+    "lyceum-challenges-per-minute",
+    "lyceum-open-challenges",
+)
+"""The options that are the till's terms, in the order of `TillTerms`."""
 
 Work = Callable[..., dict[str, Any]]
 
@@ -202,6 +212,18 @@ option(
     "Most that may be spent for any one purpose within 24 hours, in msat, fees counted; 0 for no limit.",
     _change_limits,
 )
+option(
+    "lyceum-challenges-per-minute",
+    30,
+    "Most challenges that one network (IPv4 /24, IPv6 /48) is shown in a minute.",
+    lambda name, value: _change_terms(challenges_per_minute=count(name, value)),
+)
+option(
+    "lyceum-open-challenges",
+    1000,
+    "Most unpaid invoices of challenges that the node keeps at a time; lazy ones are not kept.",
+    lambda name, value: _change_terms(open_challenges=count(name, value)),
+)
 option("lyceum-peers", "", "Sellers to consult: their servers' URLs, separated by commas.", urls)
 option("lyceum-patience", 30, "Seconds that a seller may be silent before an answer goes on without it.", count)
 
@@ -217,10 +239,10 @@ def init(configuration: dict[str, Any], **_: Any) -> dict[str, str] | None:
 
 
 def _furnish(directory: Path) -> None:
-    wallet = ClnWallet(plugin.rpc)
+    wallet = LazyWallet(plugin.rpc, time.monotonic)
     database = Database(directory / "lyceum.sqlite3")
     root_key = bytes.fromhex(call(plugin.rpc, "makesecret", {"string": ROOT_KEY})["secret"])
-    terms = TillTerms(*map(plugin.get_option, ("lyceum-bundle-msat", "lyceum-token-expiry", "lyceum-challenge-expiry")))
+    terms = TillTerms(*map(plugin.get_option, TERMS))
     limits = PurseLimits(**{field: msat(name, plugin.get_option(name)) for name, field in PURSE_LIMITS.items()})
     plugin.peers()
     plugin.patience_s()
@@ -247,12 +269,16 @@ def admit(
 ) -> dict[str, Any]:
     """Verify the Authorization header line(s) of a request and reserve {amount_msat} of its token.
 
-    Answers `admitted` with a reservation to settle, or `declined` with the reason and the headers
-    of a 402 that sells a token for {service}. {client} says who asks, best as an address's network.
+    Answers `admitted` with a reservation to settle, `declined` with the reason and the headers of a
+    402 that sells a token for {service}, or `limited` with a code and when to come back. {client}
+    says who asks, best as an address's network.
     A balance below {amount_msat} is reserved whole if it is at least {least_msat}.
     """
     admission = _admission(service, amount_msat, authorization, model, max_tokens, client, least_msat)
-    answer = plugin.till.admit(admission)
+    try:
+        answer = plugin.till.admit(admission)
+    except (RateLimited, TooManyChallenges) as limit:
+        return {"limited": {"code": limit.code, "detail": limit.message, "retry_after_s": limit.retry_after_s}}
     return {"declined" if isinstance(answer, Declined) else "admitted": asdict(answer)}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lyceum.errors import BadInvoice
 from lyceum.l402 import Challenge, Credential, challenge_macaroon
@@ -24,6 +24,7 @@ from lyceum.ports import (
     Usage,
     Wanted,
 )
+from lyceum.quote import Quote, Subject
 
 MASTER = b"m" * 32
 NODE = "02" + "ab" * 32
@@ -79,6 +80,7 @@ class FakeWallet:
     settled: dict[str, Payment] = field(default_factory=dict)
     received: dict[str, int] = field(default_factory=dict)
     described: list[str] = field(default_factory=list)
+    lazy: bool = False
 
     def knows(self, invoice: Invoice) -> Invoice:
         self.made[invoice.bolt11] = invoice
@@ -90,6 +92,13 @@ class FakeWallet:
     def invoice(self, amount_msat: int, label: str, description: str, expiry_s: int) -> Invoice:
         self.described.append(description)
         return self.knows(invoice_of(len(self.made), amount_msat, self.clock() + expiry_s))
+
+    def challenge(self, quote: Quote, subject: Subject, expiry_s: int) -> Invoice:
+        made = self.invoice(quote.amount_msat, quote.label(subject.service), subject.description, expiry_s)
+        return replace(made, kept=not self.lazy)
+
+    def is_open(self, invoice: Invoice) -> bool:
+        return invoice.payment_hash not in self.received
 
     def received_msat(self, payment_hash: str) -> int | None:
         return self.received.get(payment_hash)

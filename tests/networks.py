@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from lyceum.demo import plugin_path
 from lyceum.devnet import Devnet, Node, invoices, open_devnet, regtest_missing
 
 KINDS = ("loopback", "regtest")
+HOOK = Path(sys.executable).with_name("cln-lyceum-invoices")
+"""The plugin that makes lazy invoices; where it is missing, contrib/setup.py was not run since it came."""
 CHANNEL_MSAT = 1_000_000_000
 
 

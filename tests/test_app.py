@@ -15,7 +15,7 @@ import httpx2 as httpx
 import pytest
 
 from lyceum.app import Stock, create_app
-from lyceum.errors import Busy, LyceumError, ModelError, NodeError, TooLong
+from lyceum.errors import Busy, LyceumError, ModelError, NodeError, RateLimited, TooLong, TooManyChallenges
 from lyceum.ports import (
     Admitted,
     Ask,
@@ -102,10 +102,13 @@ class Door:
     asked: list[Entry] = field(default_factory=list)
     settled: list[int] = field(default_factory=list)
     broken: int = 0
+    limit: LyceumError | None = None
     left_msat: int = 10_000
 
     async def admit(self, entry: Entry) -> Admitted | Declined:
         self.asked.append(entry)
+        if self.limit:
+            raise self.limit
         if entry.authorization == ("good",) and (entry.least_msat or entry.amount_msat) <= self.left_msat:
             return Admitted("r1", "t1", "h1", min(entry.amount_msat, self.left_msat), 900)
         return Declined("exhausted", "nothing left", tuple(("WWW-Authenticate", line) for line in LINES), 2000)
@@ -181,6 +184,19 @@ async def test_the_till_hears_which_network_asks(address: str, network: str) -> 
     async with httpx.AsyncClient(transport=transport, base_url="http://shop") as shop:
         await shop.post("/v1/chat/completions", json=CHAT, headers={"X-Forwarded-For": "198.51.100.9"})
     assert [entry.client for entry in door.asked] == [network]
+
+
+@pytest.mark.parametrize(
+    ("limit", "status"), [(RateLimited("too often", 7), 429), (TooManyChallenges("too many", 7), 503)]
+)
+async def test_a_limit_says_when_to_come_back(limit: LyceumError, status: int) -> None:
+    """In place of a challenge: status, code and Retry-After, and nothing is generated."""
+    parrot = Parrot()
+    response = await post(parrot, Door(limit=limit))
+    assert (response.status_code, response.headers["retry-after"]) == (status, "7")
+    assert response.json()["code"] == limit.code
+    assert "www-authenticate" not in response.headers
+    assert not parrot.stopped
 
 
 async def test_a_stream_carries_usage_and_bill_in_its_last_chunk() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -395,6 +396,44 @@ def test_hook_can_reject_a_payment(couple: Couple) -> None:
     (row,) = couple.payee.rpc.listinvoices(invoice["label"])["invoices"]
     assert row["status"] == "unpaid"
     assert couple.payer.balance_msat() == before
+
+
+def test_hook_sees_each_htlc_before_its_invoice_is_paid(couple: Couple) -> None:
+    """With amounts and hash, the onion's records as the payer wrote them, and lightningd's secret for a preimage."""
+    preimage = os.urandom(32)
+    invoice = couple.invoice(5000, preimage=preimage.hex())
+    couple.payer.rpc.xpay(invoice["bolt11"])
+    arrived = couple.payee.rpc.call("echo-seen")["htlcs"][-1]
+    onion, htlc = arrived["onion"], arrived["htlc"]
+    secret = hashlib.sha256(bytes([preimage[0] ^ 1]) + preimage[1:]).hexdigest()
+    assert invoice["payment_secret"] == onion["payment_secret"] == secret
+    assert (htlc["payment_hash"], htlc["amount_msat"]) == (invoice["payment_hash"], 5000)
+    assert (onion["total_msat"], onion["forward_msat"], arrived["forward_to"]) == (5000, 5000, None)
+    records = bytes.fromhex(onion["payload"])
+    assert records[0] == len(records) - 1
+    assert b"\x08\x22" + bytes.fromhex(secret) + b"\x13\x88" in records
+
+
+def test_node_signs_what_it_is_given(couple: Couple) -> None:
+    """With its own key, over whatever signature stood there; damaged text is refused."""
+    made = couple.invoice(5000)["bolt11"]
+    assert couple.payee.rpc.call("signinvoice", [made])["bolt11"] == made
+    theirs = couple.payer.rpc.call("signinvoice", [made])["bolt11"]
+    assert couple.payer.rpc.decode(theirs)["payee"] == couple.payer.node_id
+    assert refusal(couple.payee.rpc.call, "signinvoice", [made[:-1] + "q"])["code"] == -32602
+
+
+def test_datastore_keeps_words_by_key(couple: Couple) -> None:
+    """An entry once, unless it may be replaced; above it only the way to it is listed."""
+    call = couple.payee.rpc.call
+    kept = call("datastore", {"key": ["shop", "tea", "green"], "string": "good"})
+    assert (kept["key"], kept["string"]) == (["shop", "tea", "green"], "good")
+    assert refusal(call, "datastore", {"key": ["shop", "tea", "green"], "string": "bad"})["code"] == 1202
+    call("datastore", {"key": ["shop", "tea", "green"], "string": "better", "mode": "create-or-replace"})
+    (entry,) = call("listdatastore", {"key": ["shop", "tea", "green"]})["datastore"]
+    assert entry["string"] == "better"
+    assert call("listdatastore", {"key": ["shop"]})["datastore"] == [{"key": ["shop", "tea"]}]
+    assert call("listdatastore", {"key": ["shop", "coffee"]})["datastore"] == []
 
 
 def test_payment_is_told_once_with_whole_msat(couple: Couple) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from pyln.client import RpcError
 
-from devnets import CAPACITY_MSAT, PLUGINS, SECOND, Couple, open_couple, pays, refusal, until
+from devnets import CAPACITY_MSAT, ECHO, PLUGINS, SECOND, Couple, open_couple, pays, refusal, until
 from lyceum.devnet import Node, open_devnet
 from lyceum.devnet.loopback_net import LoopbackDevnet
 from lyceum.devnet.process import Daemon, environment
@@ -122,6 +122,20 @@ def test_node_between_earns_its_fee(trio: tuple[Node, Node, Node]) -> None:
     assert (paid["amount_msat"], paid["amount_sent_msat"]) == (1000, 1000 + FEE_MSAT)
     after = [node.balance_msat() for node in (left, middle, right)]
     assert [now - then for now, then in zip(after, before, strict=True)] == [-1000 - FEE_MSAT, FEE_MSAT, 1000]
+
+
+def test_hook_of_a_node_between_sees_the_forward(trio: tuple[Node, Node, Node]) -> None:
+    """Where to, with how much, and nothing of what only the payee may know."""
+    left, middle, right = trio
+    middle.rpc.plugin_start(str(ECHO))
+    invoice = right.rpc.invoice(1000, "passing", "d")
+    left.rpc.xpay(invoice["bolt11"])
+    (passed,) = middle.rpc.call("echo-seen")["htlcs"]
+    assert passed["forward_to"]
+    assert passed["htlc"]["amount_msat"] == 1000 + FEE_MSAT
+    assert "payment_secret" not in passed["onion"]
+    assert invoice["payment_secret"] not in passed["onion"]["payload"]
+    middle.rpc.plugin_stop(str(ECHO))
 
 
 def test_neighbours_pay_no_fee(trio: tuple[Node, Node, Node]) -> None:

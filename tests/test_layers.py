@@ -24,18 +24,21 @@ ROOMS = {
     "l402": "errors",
     # shapes
     "money": "",
-    "ports": "l402 money",
+    "bolt11": "money",
+    "quote": "money",
+    "ports": "l402 money quote",
     "books": "ports",
     "wire": "errors money ports",
     "parameters": "errors money",
     # policy
     "router": "money ports",
-    "till": "errors l402 money ports books",
+    "till": "errors l402 money quote ports books",
     "purse": "errors l402 money ports books",
     "ensemble": "errors money ports router",
     # adapters
     "ledger": "errors ports books",
-    "node": "errors l402 ports",
+    "node": "errors l402 ports quote",
+    "lazy": "errors bolt11 ports quote node",
     "engine": "errors ports",
     "library": "errors ports",
     "replies": "errors ports wire",
@@ -46,7 +49,7 @@ ROOMS = {
     "tables": "",
     "app": "errors ports wire",
     "devnet": "errors node",
-    "cln_lyceum": "errors l402 ports books wire parameters till purse ensemble ledger node peers",
+    "cln_lyceum": "errors l402 ports books wire parameters till purse ensemble ledger node lazy peers",
     "host": "errors ports config engine library upstream",
     "shelf": "errors ports config tables engine library host",
     "service": "errors ports purse ensemble node peers config app host",
@@ -58,7 +61,7 @@ ROOMS = {
 # Each library may be imported by the rooms named beside it; a library that is not here, by none.
 LIBRARIES = {
     "pymacaroons": "l402",
-    "pyln": "node devnet cln_lyceum",
+    "pyln": "node lazy devnet cln_lyceum",
     "sqlite3": "ledger devnet library",
     "httpx2": "replies upstream peers host shelf service cln_lyceum",
     "llama_cpp": "engine",
@@ -72,6 +75,7 @@ LIBRARIES = {
     "anyio": "app",
     "uvicorn": "app service",
     "bolt11": "devnet",
+    "bech32": "devnet",
     "coincurve": "devnet",
 }
 

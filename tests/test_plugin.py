@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import socket
@@ -16,9 +17,11 @@ import pytest
 from pyln.client import RpcError
 
 from lyceum import l402
-from lyceum.errors import BadInvoice, BadRequest, OverBudget, PaymentFailed
+from lyceum.errors import BadInvoice, BadRequest, OverBudget, PaymentFailed, RateLimited
 from lyceum.l402.canonical import canonical, from_base64url, to_base64url
 from lyceum.l402.headers import challenges
+from lyceum.node import NodeGate, PluginCalls
+from lyceum.ports import Entry
 from networks import Market, mainnet_invoice
 
 SERVICE = "lyceum"
@@ -355,6 +358,49 @@ def test_a_call_that_waits_does_not_block_the_plugin(market: Market) -> None:
             assert not waiting.done()
             assert "no specialist could be reached" in waiting.result()["message"]
         market.buyer.rpc.call("setconfig", ["lyceum-peers", ""])
+
+
+def test_a_network_is_limited(market: Market) -> None:
+    """Above lyceum-challenges-per-minute it is told when to come back; others and tokens get in."""
+    ticket, crowd = pay(market, challenge(market, 1000)), "198.51.100.0/24"
+    market.seller.rpc.call("setconfig", ["lyceum-challenges-per-minute", 2])
+    try:
+        for amount_msat in (1000, 2000):
+            assert "declined" in admit(market, None, amount_msat, client=crowd)
+        limited = admit(market, None, 3000, client=crowd)["limited"]
+        assert limited["code"] == "rate-limited"
+        assert 0 < limited["retry_after_s"] <= 30
+        with pytest.raises(RateLimited) as caught:
+            asyncio.run(NodeGate(PluginCalls(market.seller.rpc), SERVICE).admit(Entry((), "m", 1, 4000, crowd)))
+        assert 0 < caught.value.retry_after_s <= 30
+        assert "declined" in admit(market, None, 3000, client="203.0.113.0/24")
+        assert "admitted" in admit(market, ticket["authorization"], 1000, client=crowd)
+    finally:
+        market.seller.rpc.call("setconfig", ["lyceum-challenges-per-minute", 30])
+
+
+def test_open_invoices_have_a_ceiling(market: Market) -> None:
+    """No more rows of challenges in the node's books than lyceum-open-challenges, whoever asks."""
+    market.seller.rpc.call("setconfig", ["lyceum-open-challenges", 1])
+    try:
+        answers = [admit(market, None, 1000 * number) for number in range(1, 4)]
+        before = market.seller.rpc.listinvoices()["invoices"]
+        assert answers[-1]["limited"]["code"] == "too-many-open-challenges"
+        assert admit(market, None, 9000)["limited"]["retry_after_s"] > 0
+        assert market.seller.rpc.listinvoices()["invoices"] == before
+    finally:
+        market.seller.rpc.call("setconfig", ["lyceum-open-challenges", 1000])
+
+
+def test_the_same_network_is_shown_the_same_challenge(market: Market) -> None:
+    """Until it is paid: one invoice in the node's books, however often it asks."""
+    client = "192.0.2.0/24"
+    first = challenge(market, 7000, client=client)
+    before = len(market.seller.rpc.listinvoices()["invoices"])
+    assert {challenge(market, 7000, client=client) for _ in range(5)} == {first}
+    assert len(market.seller.rpc.listinvoices()["invoices"]) == before
+    pay(market, first)
+    assert challenge(market, 7000, client=client) != first
 
 
 def test_stats_and_tokens_show_no_secret(market: Market) -> None:

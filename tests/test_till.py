@@ -7,17 +7,19 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes import MASTER, Clock, FakeWallet, preimage_of
-from lyceum.errors import BadRequest
+from lyceum.errors import BadRequest, RateLimited, TooManyChallenges
 from lyceum.l402 import Ambiguous, Challenge, Credential, attenuate, caveats, parse_challenge
 from lyceum.ledger import Database, TillBook
 from lyceum.ports import Admitted, Declined, Settlement
 from lyceum.till import RESERVATION_S, Admission, Till, TillTerms
+from lyceum.till.rate import MOST_CLIENTS, Rate
 
 ASK = Admission((), "llm", 1500, "economist", 200)
 
@@ -125,6 +127,132 @@ def test_nothing_is_written_before_payment(shop: Shop) -> None:
     shop.ask(Credential(challenge.macaroon, preimage_of(1)).header())
     shop.ask("L402 garbage")
     assert shop.rows() == 0
+
+
+# Limits, before anything is minted
+
+
+def knock(shop: Shop, client: str = "192.0.2.0/24", amount_msat: int = 1500, model: str = "economist") -> Declined:
+    answer = shop.till.admit(Admission((), "llm", amount_msat, model, 200, client))
+    assert isinstance(answer, Declined)
+    return answer
+
+
+def knock_differently(shop: Shop, times: int, client: str = "192.0.2.0/24") -> None:
+    """Each time for another amount, so that nothing can be shown again."""
+    for _ in range(times):
+        knock(shop, client, 1000 * (100 + len(shop.wallet.made)))
+
+
+def test_the_same_challenge_is_shown_again(shop: Shop) -> None:
+    """To the same network that wants the same; minted once, however often it asks."""
+    assert len({knock(shop) for _ in range(200)}) == 1
+    assert len(shop.wallet.made) == 1
+
+
+@pytest.mark.parametrize("other", [{"client": "198.51.100.0/24"}, {"amount_msat": 9000}, {"model": "poet"}])
+def test_another_wish_is_another_challenge(shop: Shop, other: dict[str, Any]) -> None:
+    """Who asks, for what and at which price make it the same."""
+    assert knock(shop) != knock(shop, **other)
+
+
+def test_a_stranger_without_an_address_is_nobody_s_double(shop: Shop) -> None:
+    """Callers that do not say who asks are not taken for one another, nor limited together."""
+    assert len({knock(shop, client="") for _ in range(100)}) == 100
+
+
+def test_a_paid_challenge_is_not_shown_again(shop: Shop) -> None:
+    """Whoever saw it second could not pay it any more."""
+    first = knock(shop)
+    shop.wallet.settle(shop.wallet.decode(challenge_in(first).invoice))
+    assert knock(shop) != first
+
+
+def test_a_challenge_near_its_end_is_not_shown_again(shop: Shop) -> None:
+    """It has half of its time left, or it is another one."""
+    first = knock(shop)
+    shop.clock.now += 300
+    assert knock(shop) == first
+    shop.clock.now += 1
+    assert knock(shop) != first
+
+
+def test_a_shown_challenge_is_no_key(shop: Shop) -> None:
+    """The one who pays has the preimage; the other, with the same macaroon, has nothing."""
+    payer, other = challenge_in(knock(shop)), challenge_in(knock(shop))
+    assert payer == other
+    payment = shop.wallet.settle(shop.wallet.decode(payer.invoice))
+    admitted(shop.ask(Credential(payer.macaroon, bytes.fromhex(payment.preimage)).header()))
+    refused = shop.ask(Credential(other.macaroon, b"\x00" * 32).header())
+    assert isinstance(refused, Declined)
+    assert refused.reason == "bad-preimage"
+
+
+def test_a_network_is_limited_before_anything_is_minted(shop: Shop) -> None:
+    """A minute's worth at once, then one every two seconds; the sentence and the header say when."""
+    knock_differently(shop, 30)
+    with pytest.raises(RateLimited) as caught:
+        knock_differently(shop, 1)
+    assert caught.value.retry_after_s == 2
+    assert len(shop.wallet.made) == 30
+    shop.clock.now += 2
+    knock_differently(shop, 1)
+    with pytest.raises(RateLimited):
+        knock_differently(shop, 1)
+
+
+def test_a_limited_network_is_limited_alone(shop: Shop) -> None:
+    """Others are shown challenges, and a token of the limited one is let in."""
+    header = shop.sell().header()
+    knock_differently(shop, 30)
+    with pytest.raises(RateLimited):
+        knock_differently(shop, 1)
+    knock(shop, client="198.51.100.0/24")
+    admitted(shop.till.admit(Admission((header,), "llm", 1500, "economist", 200, "192.0.2.0/24")))
+
+
+def test_open_invoices_have_a_ceiling(tmp_path: Path) -> None:
+    """Of those in the node's books; room comes with payment and with time."""
+    shop = Shop(tmp_path / "books.sqlite3", terms=TillTerms(open_challenges=3))
+    credential = shop.sell()
+    shop.ask()
+    shop.clock.now += 10
+    shop.ask()
+    with pytest.raises(TooManyChallenges) as caught:
+        shop.ask()
+    assert caught.value.retry_after_s == 590
+    assert len(shop.wallet.made) == 3
+    admitted(shop.ask(credential.header()))
+    shop.ask()
+    with pytest.raises(TooManyChallenges):
+        shop.ask()
+    shop.clock.now += 591
+    shop.ask()
+    shop.database.close()
+
+
+def test_what_the_node_does_not_keep_has_no_ceiling(tmp_path: Path) -> None:
+    """A flood of lazy challenges must not shut out the honest."""
+    shop = Shop(tmp_path / "books.sqlite3", terms=TillTerms(open_challenges=3))
+    shop.wallet.lazy = True
+    for _ in range(100):
+        shop.ask()
+    shop.database.close()
+
+
+def test_the_limiter_s_memory_is_bounded() -> None:
+    """A million networks leave ten thousand; the one seen last is still known."""
+    rate = Rate()
+    for number in range(MOST_CLIENTS + 500):
+        assert rate.take(f"net {number}", 1, 1000) == 0
+    assert len(rate) == MOST_CLIENTS
+    assert rate.take(f"net {MOST_CLIENTS + 499}", 1, 1000) == 60
+
+
+def test_a_clock_that_goes_back_gives_nothing(shop: Shop) -> None:
+    """Neither a challenge nor a longer wait."""
+    rate = Rate()
+    assert [rate.take("net", 2, now) for now in (1000, 1000, 1000, 500, 500)] == [0, 0, 30, 30, 30]
 
 
 # A paid token

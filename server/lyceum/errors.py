@@ -5,9 +5,11 @@ LyceumError
 │   ├── BadRequest            the request is malformed
 │   ├── UnknownModel          no such model here
 │   ├── TooLong               prompt, answer or body beyond the limits
+│   ├── RateLimited           too often; try again later
 │   └── PaymentRequired       no usable credential; carries the reason (and a challenge)
 ├── ServiceError            we, or something we rely on, cannot serve now
 │   ├── Busy                  no capacity; try again
+│   │   └── TooManyChallenges     too many invoices of ours are open and unpaid
 │   ├── NodeError             the Lightning node refused a call or is unreachable
 │   ├── PeerError             another server answered wrongly or not at all
 │   └── ModelError            a model file or its run failed
@@ -60,6 +62,16 @@ class TooLong(CallerError):
     status, rpc_code, code = 413, 40103, "too-long"
 
 
+class RateLimited(CallerError):
+    """`retry_after_s`: seconds after which there is room again."""
+
+    status, rpc_code, code = 429, 40106, "rate-limited"
+
+    def __init__(self, message: str, retry_after_s: int = 60) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class PaymentRequired(CallerError):
     """`reason` is the stable code of the refusal, such as `expired` or `exhausted`."""
 
@@ -82,6 +94,10 @@ class Busy(ServiceError):
     def __init__(self, message: str, retry_after_s: int = 2) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class TooManyChallenges(Busy):
+    rpc_code, code = 40205, "too-many-open-challenges"
 
 
 class NodeError(ServiceError):

@@ -16,12 +16,15 @@ from typing import Any
 
 from pyln.client import LightningRpc, RpcError
 
-from lyceum.errors import BadInvoice, NodeError, from_rpc
+from lyceum.errors import BadInvoice, NodeError, RateLimited, TooManyChallenges, from_rpc
 from lyceum.l402 import Challenge
 from lyceum.ports import Admitted, Declined, Entry, Invoice, Outcome, Payment, Settlement, Terms, Ticket, Wanted
+from lyceum.quote import Quote, Subject
 
 NETWORKS = {"bc": "bitcoin", "tb": "testnet", "tbs": "signet", "bcrt": "regtest"}
 """BOLT11 currency prefix -> the name that lightningd gives the network."""
+
+LIMITS = {kind.code: kind for kind in (RateLimited, TooManyChallenges)}
 
 INVALID_PARAMETER = -32602
 LOST = 0
@@ -59,6 +62,12 @@ class ClnWallet:
             {"amount_msat": amount_msat, "label": label, "description": description, "expiry": expiry_s},
         )
         return Invoice(made["bolt11"], made["payment_hash"], amount_msat, made["expires_at"], self.network())
+
+    def challenge(self, quote: Quote, subject: Subject, expiry_s: int) -> Invoice:
+        return self.invoice(quote.amount_msat, quote.label(subject.service), subject.description, expiry_s)
+
+    def is_open(self, invoice: Invoice) -> bool:
+        return self.received_msat(invoice.payment_hash) is None
 
     def received_msat(self, payment_hash: str) -> int | None:
         found = call(self._rpc, "listinvoices", {"payment_hash": payment_hash})["invoices"]
@@ -149,6 +158,9 @@ class NodeGate:
 
     async def admit(self, entry: Entry) -> Admitted | Declined:
         answer = await self._plugin("l402-admit", service=self._service, **asdict(entry))
+        if "limited" in answer:
+            limit = answer["limited"]
+            raise LIMITS[limit["code"]](limit["detail"], limit["retry_after_s"])
         kind, said = (Admitted, answer["admitted"]) if "admitted" in answer else (Declined, answer["declined"])
         return kind(**said | {"headers": tuple((name, value) for name, value in said["headers"])})
 

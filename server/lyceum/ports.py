@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 
 from lyceum.l402 import Challenge
 from lyceum.money import ceil_div, check_msat
+from lyceum.quote import Quote, Subject
 
 Role = Literal["system", "user", "assistant"]
 Finish = Literal["stop", "length", "cancelled", "error"]
@@ -397,7 +398,10 @@ class Embedder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Invoice:
-    """A BOLT11 invoice as the node decoded or made it. Times are Unix seconds, hashes hex."""
+    """A BOLT11 invoice as the node decoded or made it. Times are Unix seconds, hashes hex.
+
+    `kept`: the node has it in its books; a lazy one appears there when it is paid.
+    """
 
     bolt11: str
     payment_hash: str
@@ -406,6 +410,7 @@ class Invoice:
     network: str
     payee: str = ""
     description: str = ""
+    kept: bool = True
 
 
 class Outcome(enum.StrEnum):
@@ -436,6 +441,14 @@ class Wallet(Protocol):
         ...
 
     def invoice(self, amount_msat: int, label: str, description: str, expiry_s: int) -> Invoice: ...
+
+    def challenge(self, quote: Quote, subject: Subject, expiry_s: int) -> Invoice:
+        """An invoice of the quoted amount that nobody may ever pay, so it should cost little."""
+        ...
+
+    def is_open(self, invoice: Invoice) -> bool:
+        """Could the invoice of a challenge be paid now, as far as we know? Its time is not looked at."""
+        ...
 
     def received_msat(self, payment_hash: str) -> int | None:
         """What our invoice with this hash received, None while it is unpaid or if it is not ours."""

@@ -19,7 +19,7 @@ plugin.add_option("echo-loud", False, "A truth.", opt_type="bool")
 plugin.add_option("echo-live", "before", "A text that setconfig may change.", dynamic=True)
 plugin.add_flag_option("echo-flag", "A flag.")
 
-seen: dict[str, list[Any]] = {"paid": [], "hooked": [], "told": []}
+seen: dict[str, list[Any]] = {"paid": [], "hooked": [], "told": [], "htlcs": []}
 
 
 @plugin.method("echo-hello")
@@ -82,6 +82,13 @@ def invoice_payment(payment: dict[str, Any], request: Request, **_kwargs: Any) -
         request.set_result({"result": word if word in ("reject", "nonsense") else "continue"})
 
     threading.Thread(target=work).start()
+
+
+@plugin.async_hook("htlc_accepted")
+def htlc_accepted(onion: dict[str, Any], htlc: dict[str, Any], request: Request, **more: Any) -> None:
+    """Write down whatever comes, and let it go on."""
+    seen["htlcs"].append({"onion": onion, "htlc": htlc, "forward_to": more.get("forward_to")})
+    request.set_result({"result": "continue"})
 
 
 @plugin.hook("custommsg")

@@ -9,15 +9,21 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
+import bech32
 import bolt11
 from bolt11.models.features import Feature, FeatureExtra, Features, FeatureState
 from bolt11.models.tags import Tag, TagChar, Tags
+from coincurve import PrivateKey
 from coincurve.ecdsa import cdata_to_der, deserialize_recoverable, recoverable_convert
 
 CURRENCY = "bcrt"
 MIN_FINAL_CLTV = 10
+UNWRITTEN_EXPIRY_SECONDS = 3600
+"""BOLT11's own default, which lightningd leaves out."""
 DEFAULT_EXPIRY_SECONDS = 604_800
 URI = "lightning:"
+SIGNATURE_GROUPS = 104
+"""64 bytes and one, in groups of five bits."""
 
 FEATURES: dict[Feature | FeatureExtra, FeatureState] = {
     Feature.var_onion_optin: FeatureState.required,
@@ -69,13 +75,24 @@ def make(draft: Draft, key: bytes) -> str:
         Tag(TagChar.payment_secret, draft.payment_secret),
         Tag(TagChar.payment_hash, draft.payment_hash),
         about,
-        Tag(TagChar.expire_time, draft.expiry),
+        *([] if draft.expiry == UNWRITTEN_EXPIRY_SECONDS else [Tag(TagChar.expire_time, draft.expiry)]),
         Tag(TagChar.min_final_cltv_expiry, draft.cltv),
         Tag(TagChar.features, Features.from_feature_list(FEATURES)),
     ]
     amount_msat = None if draft.amount_msat is None else bolt11.MilliSatoshi(draft.amount_msat)
     invoice = bolt11.Bolt11(CURRENCY, draft.created_at, Tags(tags), amount_msat)
     return str(bolt11.encode(invoice, key.hex()))
+
+
+def sign(unsigned: str, key: bytes) -> str:
+    """The same invoice with the node's signature in place of what stood there. Raises BadBolt11."""
+    human, data = bech32.bech32_decode(unsigned)
+    if human is None or data is None or len(data) <= SIGNATURE_GROUPS:
+        raise BadBolt11("Bad bech32 string")
+    signed = data[:-SIGNATURE_GROUPS]
+    message = human.encode() + bytes(bech32.convertbits(signed, 5, 8) or ())
+    signature = bech32.convertbits(PrivateKey(key).sign_recoverable(message), 8, 5) or []
+    return bech32.bech32_encode(human, signed + signature)
 
 
 def read(text: str) -> Bolt11:

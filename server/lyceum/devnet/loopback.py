@@ -1,8 +1,8 @@
 """`python -m lyceum.devnet.loopback`: one node of a loopback network, as a process of its own.
 
 Reads the command line, puts the rooms of the node together, and ends them in order; what a room does
-is in its file. Not here at all: datastore, runes, offers, sql, waitanyinvoice, the htlc_accepted and
-rpc_command hooks, payments in several parts, and the wire's 1 MB/s limit on custom messages.
+is in its file. Not here at all: runes, offers, sql, waitanyinvoice, the rpc_command hook, payments in
+several parts, and the wire's 1 MB/s limit on custom messages.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from pathlib import Path
 from lyceum.devnet.keys import NodeKey
 from lyceum.devnet.loopback_channels import Channels
 from lyceum.devnet.loopback_control import Control
+from lyceum.devnet.loopback_datastore import Datastore
 from lyceum.devnet.loopback_home import BANNER, NETWORK, RPC_FILE, Command, Home
+from lyceum.devnet.loopback_htlcs import Htlcs
 from lyceum.devnet.loopback_invoices import Invoices
 from lyceum.devnet.loopback_ledger import Ledger, NodeRow
 from lyceum.devnet.loopback_log import Log
@@ -32,7 +34,7 @@ from lyceum.devnet.plugin_host import Given, NotStarted, PluginHost, Surrounding
 FEATURES = {"init": 0x800898880A8A59A1, "node": 0x808898880A8A59A1, "channel": 0, "invoice": 0x024100}
 """lightningd v26.06's own bits, so that a plugin finds the surroundings it will have there."""
 
-HOOKS = frozenset({"invoice_payment", "custommsg"})
+HOOKS = frozenset({"invoice_payment", "custommsg", "htlc_accepted"})
 TOPICS = frozenset({"invoice_payment", "invoice_creation", "custommsg", "connect", "disconnect", "shutdown"})
 
 
@@ -91,10 +93,10 @@ class LoopbackNode:
         around = Surroundings(home.directory, RPC_FILE, NETWORK, FEATURES, self._own_methods, HOOKS, TOPICS)
         self._plugins = PluginHost(around, home.log)
         invoices = Invoices(home, self._plugins)
-        self._peers = Peers(home, self._plugins, invoices.take)
+        self._peers = Peers(home, self._plugins, Htlcs(home, self._plugins, invoices.take).take)
         channels = Channels(home, self._peers)
         control = Control(home, self._plugins, lambda: self._table, self._stopping, channels.counts)
-        for room in (control, invoices, Pays(home), channels):
+        for room in (control, invoices, Pays(home), channels, Datastore(home)):
             self._table |= room.commands()
 
     def _own_methods(self) -> set[str]:

@@ -55,6 +55,12 @@ def as_positive_msat_or_any(value: Any) -> int | None:
     return amount_msat
 
 
+def payment_secret(preimage: str) -> str:
+    """As lightningd makes it: the hash of the preimage with its first byte changed."""
+    first, *rest = bytes.fromhex(preimage)
+    return hashlib.sha256(bytes([first ^ 1, *rest])).hexdigest()
+
+
 def invoice_fields(row: InvoiceRow, now: int) -> JsonObject:
     """As `listinvoices` shows it."""
     shown: JsonObject = {
@@ -97,6 +103,7 @@ class Invoices:
             "delinvoice": command("label status [desconly]", self.delinvoice),
             "waitinvoice": command("label", self.waitinvoice),
             "decode": command("string", self.decode),
+            "signinvoice": command("invstring", self.signinvoice),
         }
 
     async def invoice(self, params: Params) -> JsonObject:
@@ -148,7 +155,7 @@ class Invoices:
         draft = Draft(
             params.need("amount_msat", as_positive_msat_or_any),
             hashlib.sha256(bytes.fromhex(preimage)).hexdigest(),
-            secrets.token_hex(32),
+            payment_secret(preimage),
             description,
             self._home.now(),
             params.get("expiry", as_count, invoices.DEFAULT_EXPIRY_SECONDS),
@@ -215,6 +222,15 @@ class Invoices:
             message = f"string: {reason}: invalid token '\"{text}\"'"
             raise RpcFailure(INVALID_PARAMS, message) from None
         return {"type": "bolt11 invoice", **found.fields, "valid": True}
+
+    async def signinvoice(self, params: Params) -> JsonObject:
+        """Signs whatever it is given, as lightningd does; the signature that stands there is not looked at."""
+        text = params.need("invstring", as_text)
+        try:
+            signed = invoices.sign(text, self._home.key.secret)
+        except BadBolt11 as problem:
+            raise RpcFailure(INVALID_PARAMS, f"Unparsable invoice '{text}': {problem}") from None
+        return {"bolt11": read_invoice(signed, "Unparsable invoice").bolt11}
 
     async def take(self, htlc: JsonObject) -> JsonObject:
         """A payment arrives, already written as pending by its payer: the preimage, or why not."""

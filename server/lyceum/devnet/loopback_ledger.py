@@ -38,6 +38,8 @@ CREATE TABLE IF NOT EXISTS pays (
 CREATE TABLE IF NOT EXISTS hops (
     pay INTEGER NOT NULL, channel INTEGER NOT NULL, sender TEXT NOT NULL, receiver TEXT NOT NULL,
     msat INTEGER NOT NULL, PRIMARY KEY (pay, channel));
+CREATE TABLE IF NOT EXISTS datastore (
+    node_id TEXT NOT NULL, key TEXT NOT NULL, text TEXT NOT NULL, PRIMARY KEY (node_id, key));
 CREATE INDEX IF NOT EXISTS pays_by_hash ON pays (node_id, payment_hash);
 """
 
@@ -228,6 +230,14 @@ class Ledger:
 
     def delete_invoice(self, invoice_id: int) -> None:
         self._db.execute("DELETE FROM invoices WHERE id = ?", (invoice_id,))
+
+    # Datastore
+
+    def keep(self, node_id: str, key: str, text: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO datastore VALUES (?, ?, ?)", (node_id, key, text))
+
+    def kept(self, node_id: str) -> list[tuple[str, str]]:
+        return self._db.execute("SELECT key, text FROM datastore WHERE node_id = ?", (node_id,)).fetchall()
 
     # Payments
 

@@ -7,7 +7,8 @@ a crash of either leaves the books right. Knows nothing of the payee's plugins.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import zip_longest
 
 from lyceum.devnet.invoices import CURRENCY, Bolt11
 from lyceum.devnet.jsonrpc import (
@@ -72,7 +73,7 @@ class Pays:
         wires = await self._reach(order, route)
         try:
             pay_id = self._begin(order, route)
-            preimage = await self._send(order.invoice, pay_id, wires[-1])
+            preimage = await self._send(order.invoice, pay_id, route, wires)
         finally:
             for wire in wires:
                 wire.close()
@@ -154,9 +155,8 @@ class Pays:
         except Short:
             raise _no_paths("It was spent meanwhile.") from None
 
-    async def _send(self, invoice: Bolt11, pay_id: int, payee: Wire) -> str:
-        htlc = {"pay": pay_id, "payment_hash": invoice.payment_hash, "payment_secret": invoice.payment_secret}
-        answer = await payee.ask({"htlc": htlc})
+    async def _send(self, invoice: Bolt11, pay_id: int, route: tuple[Hop, ...], wires: list[Wire]) -> str:
+        answer = await self._pass_on(invoice, pay_id, route, wires)
         if answer is not None and "preimage" in answer:
             return str(answer["preimage"])
         final = self._home.ledger.fail_pay(pay_id, self._home.now())
@@ -167,6 +167,19 @@ class Pays:
             raise RpcFailure(UNSPECIFIED_ERROR, "Failed after 1 attempts. Destination has disconnected.")
         message = f"Destination said it doesn't know invoice: {answer['failure']}"
         raise RpcFailure(DESTINATION_PERM_FAIL, message)
+
+    async def _pass_on(
+        self, invoice: Bolt11, pay_id: int, route: tuple[Hop, ...], wires: list[Wire]
+    ) -> JsonObject | None:
+        """Every node of the way in turn; the payee's answer, or the first one that is no."""
+        htlc = {"pay": pay_id, "payment_hash": invoice.payment_hash, "payment_secret": invoice.payment_secret}
+        answer: JsonObject | None = None
+        for wire, hop, following in zip_longest(wires, route, route[1:]):
+            steps = {"hop": hop and asdict(hop), "next_hop": following and asdict(following)}
+            answer = await wire.ask({"htlc": htlc | steps})
+            if answer is None or "failure" in answer:
+                break
+        return answer
 
     def _wind_up(self, pay_id: int) -> None:
         self._winding_up.add(pay_id)

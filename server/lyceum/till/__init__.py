@@ -4,7 +4,8 @@ Laws: nothing is written before an invoice is paid; a balance is claimed before 
 a charge never exceeds its reservation. Knows no HTTP and no model, only names, limits and msat.
 """
 
+from lyceum.till.challenges import LATE_S
 from lyceum.till.terms import Admission, TillTerms
-from lyceum.till.till import LATE_S, RESERVATION_S, Till
+from lyceum.till.till import RESERVATION_S, Till
 
 __all__ = ["LATE_S", "RESERVATION_S", "Admission", "Till", "TillTerms"]

@@ -9,13 +9,11 @@ from lyceum.books import Held, TillLedger, Token
 from lyceum.errors import BadRequest
 from lyceum.money import check_msat, whole_sats_msat
 from lyceum.ports import Admitted, Declined, Settlement, Wallet
+from lyceum.till.challenges import Challenges
 from lyceum.till.terms import Admission, TillTerms
 
 RESERVATION_S = 900
 """How long a reservation lives when nobody settles it; longer than any answer takes."""
-
-LATE_S = 600
-"""How long a `Payment` challenge outlives its invoice: who paid in the last second must still be served."""
 
 
 class Till:
@@ -33,11 +31,14 @@ class Till:
         self._ledger = ledger
         self._master_key = master_key
         self._now = now
-        self._random_bytes = random_bytes
+        self._challenges = Challenges(wallet, master_key, now, random_bytes)
         self.terms = terms
 
     def admit(self, admission: Admission) -> Admitted | Declined:
-        """Verify and reserve, or say why not and what to pay. Raises Ambiguous for two credentials."""
+        """Verify and reserve, or say why not and what to pay.
+
+        Raises Ambiguous for two credentials; RateLimited or TooManyChallenges in place of a challenge.
+        """
         shown = self._shown(admission)
         if isinstance(shown, l402.Refusal):
             return self._decline(admission, shown)
@@ -113,6 +114,7 @@ class Till:
         received_msat = self._wallet.received_msat(verified.payment_hash.hex())
         if received_msat is None:
             return l402.Refusal(l402.Reason.NOT_PAID, "the invoice of this token is not paid")
+        self._challenges.paid(verified.payment_hash.hex())
         expires_at = verified.expires_at or self._now() + self.terms.token_s
         return self._ledger.open_token(
             Token(
@@ -127,25 +129,7 @@ class Till:
 
     def _decline(self, admission: Admission, refusal: l402.Refusal) -> Declined:
         amount_msat = whole_sats_msat(max(admission.amount_msat, self.terms.bundle_msat))
-        token_id = self._random_bytes(32)
-        invoice = self._wallet.invoice(
-            amount_msat,
-            label=f"l402/{admission.service}/{token_id.hex()}",
-            description=" ".join(filter(None, ["L402", admission.service, admission.model])),
-            expiry_s=self.terms.challenge_s,
-        )
-        macaroon = l402.challenge_macaroon(
-            self._master_key,
-            bytes.fromhex(invoice.payment_hash),
-            token_id,
-            admission.service,
-            self._now() + self.terms.token_s,
-        )
-        charge = l402.Charge(token_id, bytes.fromhex(invoice.payment_hash), amount_msat, admission.model or "")
-        payment = l402.charge_challenge(
-            self._master_key, admission.service, charge, invoice.bolt11, invoice.network, invoice.expires_at + LATE_S
-        )
-        lines = *l402.Challenge(macaroon, invoice.bolt11).header_lines(), payment.header_line()
+        lines = self._challenges.issue(admission, amount_msat, self.terms)
         headers = tuple(("WWW-Authenticate", line) for line in lines)
         return Declined(refusal.reason, refusal.detail, headers, amount_msat, l402.problem_type(refusal.reason))
 
