@@ -8,9 +8,7 @@ import math
 import random
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,10 +18,10 @@ pytest.importorskip("llama_cpp", reason="the `server` extra (llama-cpp-python) i
 import llama_cpp
 
 from ggufs import TEMPLATE, TOKENS, Value, bert_gguf, lora_gguf, random_gguf
-from lyceum.engine import EmbeddingEngine, Engine, EngineSettings, Fleet, core, quantise, read_card
-from lyceum.engine.embedder import VectorCore
+from lyceum.engine import EmbeddingEngine, Engine, EngineSettings, Fleet, memory, read_card
 from lyceum.engine.fleet import Berth, Needs
-from lyceum.engine.native import Context, weights
+from lyceum.engine.native import Context, Room, Stretch, quantise
+from lyceum.engine.workers import Core
 from lyceum.errors import BadRequest, Busy, ConfigError, ModelError, TooLong
 from lyceum.ports import Ask, Delta, Embeddings, Limits, Message, Offer, TextBatch
 
@@ -47,19 +45,19 @@ def names(folder: Path) -> list[str]:
 # The fleet
 
 
-@dataclass
 class Ship:
     """What a fleet loads."""
 
-    name: str
-    log: list[str]
+    def __init__(self, name: str, log: list[str]) -> None:
+        self.name, self.log, self.lost = name, log, False
+        self.on_lost: Callable[[], None] = lambda: None
 
     def close(self) -> None:
         self.log.append(f"-{self.name}")
 
 
 def join(fleet: Fleet, log: list[str], name: str, size: int, shared: str = "", base: int = 0) -> Berth[Ship]:
-    def load() -> Ship:
+    async def load() -> Ship:
         log.append(f"+{name}")
         return Ship(name, log)
 
@@ -105,10 +103,10 @@ async def test_nobody_is_put_down_in_vain() -> None:
 
 async def test_closed_while_it_loads() -> None:
     """Whoever waits is told, and what was loaded is put down."""
-    fleet, log, gate = Fleet(), list[str](), threading.Event()
+    fleet, log, gate = Fleet(), list[str](), asyncio.Event()
 
-    def load() -> Ship:
-        gate.wait(10)
+    async def load() -> Ship:
+        await gate.wait()
         return Ship("a", log)
 
     berth = fleet.join("a", Needs("a", 0, 1), load)
@@ -131,11 +129,11 @@ async def test_what_is_shared_counts_once() -> None:
 
 async def test_first_users_load_once() -> None:
     """Fifty at the same time; one leaves while it loads, and the others do not notice."""
-    fleet, gate, loads = Fleet(), threading.Event(), list[int]()
+    fleet, gate, loads = Fleet(), asyncio.Event(), list[int]()
 
-    def load() -> Ship:
+    async def load() -> Ship:
         loads.append(1)
-        gate.wait(10)
+        await gate.wait()
         return Ship("a", [])
 
     berth = fleet.join("a", Needs("a", 0, 1), load)
@@ -152,7 +150,7 @@ async def test_a_file_that_would_not_load_is_left_alone_for_a_while() -> None:
     """Its buyers get the reason at once; the others are served."""
     fleet, log, tries = Fleet(), list[str](), list[int]()
 
-    def fail() -> Ship:
+    async def fail() -> Ship:
         tries.append(1)
         raise ModelError("it is broken")
 
@@ -172,14 +170,13 @@ def test_what_can_never_fit_is_refused_at_once(tmp_path: Path) -> None:
 async def test_engines_are_loaded_on_demand_and_answer_alike(tmp_path: Path) -> None:
     """Two files under a limit for one: each answer is the one it gives alone, however often they change places."""
     files = [random_gguf(tmp_path / f"{n}.gguf", general__name=f"m{n}") for n in range(2)]
-    size = engine_of(files[0], Fleet()).card.memory_bytes(256)
+    size = engine_of(files[0], Fleet()).card.memory_bytes(256, 8)
     fleet = Fleet(int(size * 1.5))
     engines = [engine_of(path, fleet, f"m{n}") for n, path in enumerate(files)]
     assert not any(engine.loaded for engine in engines)
     first = [await text_of(engine) for engine in engines]
     assert [engine.loaded for engine in engines] == [False, True]
     assert [await text_of(engine) for engine in engines] == first
-    assert not weights._loaded.keys() - {(files[1].resolve(), 0)}
     for engine in engines:
         engine.close()
 
@@ -188,18 +185,20 @@ def test_a_context_larger_than_memory(tmp_path: Path, monkeypatch: pytest.Monkey
     """What is needed, what is free, and which n_ctx would do."""
     path = random_gguf(tmp_path / "m.gguf", llama__context_length=1 << 30)
     free = read_card(path).memory_bytes(0) + 1000 * read_card(path).cache_bytes_per_token
-    monkeypatch.setattr(core, "free_memory_bytes", lambda: free)
-    settings = EngineSettings(path, 1 << 20)
+    monkeypatch.setattr(memory, "free_memory_bytes", lambda: free)
     with pytest.raises(ModelError, match=r"needs 0\.6 GB of memory .* set n_ctx to at most 960"):
-        Engine.load(settings, Offer("tiny", limits=LIMITS))
+        memory.check_memory(read_card(path), 1 << 20, 8)
+    with pytest.raises(ModelError, match=r"set parallel below 8"):
+        memory.check_memory(read_card(path), 960, 8)
+    memory.check_memory(read_card(path), 960, 1)
 
 
 def test_memory_is_reckoned_about_right(tmp_path: Path) -> None:
     """Keys and values by llama.cpp's own count of their bytes, which adds some for each of 300 tokens."""
     card = read_card(random_gguf(tmp_path / "m.gguf"))
-    context = Context(card, 512, 0, 1)
-    context.decode([1] * 300, 0)
-    state = llama_cpp.llama_state_seq_get_size(context._context, 0)
+    context = Context(card, Room(512))
+    context.decode([Stretch([1] * 300, 0, 0, True)])
+    state = llama_cpp.llama_state_seq_get_size(context.handle, 0)
     context.close()
     assert 0 <= state - 300 * card.cache_bytes_per_token < 300 * 32
     assert card.memory_bytes(1000) - card.memory_bytes(0) == 1000 * card.cache_bytes_per_token
@@ -212,6 +211,10 @@ def test_layers_may_differ_in_their_heads(tmp_path: Path) -> None:
 
 
 # Adapters
+
+
+def cores(engines: list[Engine]) -> list[Core]:
+    return [engine._berth.ready for engine in engines if engine._berth.ready]
 
 
 async def test_two_adapters_share_one_base(tmp_path: Path) -> None:
@@ -228,17 +231,17 @@ async def test_two_adapters_share_one_base(tmp_path: Path) -> None:
     together = await asyncio.gather(*map(text_of, engines))
     assert together == alone
     assert len(set(alone)) == 3
-    assert [loaded.users for loaded in weights._loaded.values()] == [3]
+    assert len({core.worker.pid for core in cores(engines)}) == 1
     assert len({engine.digest for engine in engines}) == 3
     for engine in engines:
         engine.close()
-    assert not weights._loaded
+    assert not any(engine.loaded for engine in engines)
 
 
 async def test_an_adapter_comes_and_goes(tmp_path: Path) -> None:
     """Put down and loaded again over a base that stays: the same answers each time."""
     base, loras = random_gguf(tmp_path / "base.gguf"), [lora_gguf(tmp_path / f"{n}.gguf", n) for n in (1, 2)]
-    size = read_card(base).memory_bytes(256)
+    size = read_card(base).memory_bytes(256, 8)
     fleet = Fleet(size + (size - base.stat().st_size) + loras[0].stat().st_size)
     plain = engine_of(base, fleet)
     engines = [engine_of(base, fleet, f"m{n}", lora=lora) for n, lora in enumerate(loras)]
@@ -338,9 +341,10 @@ async def test_texts_become_vectors(vectors: Callable[..., EmbeddingEngine]) -> 
 async def test_the_nearest_text_is_the_likest(tmp_path: Path) -> None:
     """By an encoder of random weights: a text is nearer to itself with one word changed than to other words."""
     words = ["the", "cat", "dog", "sat", "on", "a", "mat", "gold", "silver", "price"]
-    engine = EmbeddingEngine.load(
+    engine = EmbeddingEngine(
         EngineSettings(bert_gguf(tmp_path / "bert.gguf", words), 128),
         Offer("vectors", limits=Limits(128, 128), kind="embedding"),
+        Fleet(),
     )
     texts = ("the cat sat on a mat", "gold silver price", "the dog sat on a mat", "gold price")
     found = await engine.embed(TextBatch("vectors", texts))
@@ -357,9 +361,9 @@ def dot(found: Embeddings, one: int, other: int) -> float:
 async def test_long_words_do_no_harm(tmp_path: Path) -> None:
     """Neither a run of letters that would overflow llama.cpp's stack, nor half a character."""
     path = random_gguf(tmp_path / "m.gguf", tokenizer__ggml__pre="tekken", llama__context_length=1 << 17)
-    offer = Offer("vectors", limits=Limits(1 << 17, 64), kind="embedding")
-    engine = EmbeddingEngine(EngineSettings(path, 1 << 17), offer, Fleet())
-    engine._berth.load = lambda: VectorCore(EngineSettings(path, 256), engine.card)
+    offer, fleet = Offer("vectors", limits=Limits(1 << 17, 64), kind="embedding"), Fleet()
+    engine = EmbeddingEngine(EngineSettings(path, 1 << 17), offer, fleet)
+    engine._berth.load = lambda: fleet.workers.open(EngineSettings(path, 256), offer.limits, "embedding")
     assert (await engine.weigh(TextBatch("vectors", ("a" * 100_000,)))).input_tokens == 100_000
     with pytest.raises(BadRequest, match=r"input\[1\] is not valid Unicode"):
         await engine.weigh(TextBatch("vectors", ("a", "\ud83c")))
@@ -443,7 +447,8 @@ def test_nowhere_to_write(tmp_path: Path) -> None:
 def test_a_full_disk(tmp_path: Path) -> None:
     """In a process that may write no file beyond 50 kB: said with what is free, and nothing is left."""
     code = (
-        "import resource, sys, pathlib\nfrom lyceum.engine import quantise\nfrom lyceum.errors import ModelError\n"
+        "import resource, sys, pathlib\nfrom lyceum.engine.native import quantise\n"
+        "from lyceum.errors import ModelError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
         "source = pathlib.Path(sys.argv[1])\n"
         "try:\n    quantise(source, source.with_name('small.gguf'), 'Q8_0')\n"

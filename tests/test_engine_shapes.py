@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from ggufs import END, random_gguf, script_gguf
-from lyceum.engine import Engine, EngineSettings, gbnf, shape
+from lyceum.engine import Engine, EngineSettings
 from lyceum.engine.card import read_card
-from lyceum.engine.field import FieldGuard
+from lyceum.engine.child import gbnf, shape
+from lyceum.engine.child.field import FieldGuard
 from lyceum.engine.native import Vocab, lend
 from lyceum.errors import BadRequest
 from lyceum.ports import Ask, Delta, End, Limits, Message, Offer

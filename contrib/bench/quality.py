@@ -30,7 +30,8 @@ from corpus import Corpus  # noqa: E402
 from score import closest  # noqa: E402
 
 from lyceum import tables  # noqa: E402
-from lyceum.engine import Engine, EngineSettings, quantise, read_card  # noqa: E402
+from lyceum.engine import Engine, EngineSettings, read_card  # noqa: E402
+from lyceum.engine.native import quantise  # noqa: E402
 from lyceum.ensemble import GAP, NOBODY, Ensemble, Roster  # noqa: E402
 from lyceum.errors import NoAnswer  # noqa: E402
 from lyceum.library import Index, Reader  # noqa: E402

@@ -41,10 +41,11 @@ path = "models/austrian-economics/austrian-economics.Q8_0.gguf"
 # name = "austrian-economics"
 # description = "..."
 # topics = ["prices", "money"]
-n_ctx = 512          # tokens of prompt and answer together
+n_ctx = 512          # tokens of prompt and answer together, for each request
 max_tokens = 200     # the longest answer sold
 n_gpu_layers = 0     # -1: all of them on the GPU
 # threads = 1        # default: one for small files, else the cores but one
+parallel = 8         # requests answered at once; they share the context's memory
 queue = 16           # requests that may wait; more are told to come back
 # kind = "chat"       # or "embedding", for POST /v1/embeddings
 # lora = "adapter.gguf"            # an adapter over the model at `path`, which is loaded once for all of them
@@ -115,6 +116,7 @@ class ModelTable(Sold):
     max_tokens: int = 512
     n_gpu_layers: int = 0
     threads: int = 0
+    parallel: int = 8
     queue: int = 16
     kind: Kind = "chat"
     lora: str = ""
@@ -298,6 +300,7 @@ BOUNDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "max_tokens": ("1 to 1048576 tokens", lambda value: 1 <= value <= 1 << 20),
     "n_gpu_layers": ("-1 (all) or more", lambda value: value >= -1),
     "threads": ("0 (chosen for the machine) to 256", lambda value: 0 <= value <= 256),
+    "parallel": ("1 to 64 requests", lambda value: 1 <= value <= 64),
     "queue": ("1 to 10000 requests", lambda value: 1 <= value <= 10_000),
     "parallel": ("1 to 10000 requests", lambda value: 1 <= value <= 10_000),
     **dict.fromkeys(

@@ -152,6 +152,8 @@ def settings_of(table: ModelTable, config: Config) -> EngineSettings:
         table.lora_scale,
         table.refusal or None,
         table.doubt if table.doubt >= 0 else None,
+        table.parallel,
+        table.system,
     )
 
 

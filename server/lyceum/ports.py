@@ -8,11 +8,13 @@ from __future__ import annotations
 import enum
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from lyceum.l402 import Challenge
 from lyceum.money import ceil_div, check_msat
 from lyceum.quote import Quote, Subject
+
+if TYPE_CHECKING:  # an engine's process, which has no use for it, starts in half the time
+    from lyceum.l402 import Challenge
 
 Role = Literal["system", "user", "assistant"]
 Finish = Literal["stop", "length", "cancelled", "error"]
@@ -41,6 +43,8 @@ class Ask:
     from others may spend in all, fees included; at 0 it spends nothing but what its owner allows it.
     The answer must follow `schema` (JSON Schema, as JSON) or `grammar` (GBNF), where one is given.
     `logprobs`: how many likely alternatives to report beside each token; None reports nothing.
+    `deadline_s`: seconds after which nobody waits for the answer any more; 0 for no such time. `payer`: the token that
+    pays, set by whoever has checked it; "" for nobody.
     """
 
     model: str
@@ -55,6 +59,12 @@ class Ask:
     grammar: str = ""
     logprobs: int | None = None
     budget_msat: int = 0
+    top_k: int = 0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repeat_penalty: float = 1.0
+    deadline_s: float = 0.0
+    payer: str = ""
 
     def __post_init__(self) -> None:
         if not self.messages:

@@ -5,7 +5,6 @@ The one place that knows which implementation stands behind which port.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import socket
@@ -72,7 +71,7 @@ def assemble(config: Config) -> Starlette:
         for pool in host.pools:
             await pool.aclose()
         for thing in host.closing:
-            await asyncio.to_thread(thing.close)
+            thing.close()
 
     stock = Stock(tuple(models), tuple(host.embedders), frozenset(host.broken), tuple(host.pools))
     return create_app(stock, cashier.gate if cashier else None, stop)

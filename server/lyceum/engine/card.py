@@ -28,11 +28,15 @@ FILE_TYPES = {
 """`general.file_type` as llama.cpp names it (enum llama_ftype)."""
 
 FETCH_AGAIN = "fetch it again and compare its SHA-256 with the publisher's"
+ADD_TEMPLATE = "take an instruction-tuned GGUF, or add one with gguf_new_metadata.py --chat-template-file"
 MOST_PAIRS = 1 << 16
 MOST_TEXTS = 1 << 22
 MOST_TEXT_BYTES = 1 << 28
 MOST_LAYERS = 1 << 12
 """A longer list of numbers holds scores or kinds of tokens, and is passed over."""
+
+CACHE_SHARE = 512_000_000
+"""Bytes that the context of any model may take."""
 
 CACHE_BYTES = 2
 """A key or a value in the cache is an f16."""
@@ -76,21 +80,30 @@ class Card:
     causal: bool
     pooling: int
 
-    def memory_bytes(self, n_ctx: int, pooled: bool = False) -> int:
-        """Weights, the cache of `n_ctx` tokens, and what computing takes; `pooled` where texts become vectors.
+    def memory_bytes(self, n_ctx: int, parallel: int = 1, pooled: bool = False) -> int:
+        """Weights, the cache of all `cells`, and what computing takes; `pooled` where texts become vectors, which
+        keeps no more than one batch of `n_ctx` tokens.
 
         An estimate. Measured against what a process grew by: of files of 100 to 400 MB 0 to 11 % too much; of files
         below 5 MB some 12 to 16 MB too much.
         """
+        cells = n_ctx if pooled else self.cells(n_ctx, parallel)
         scores = SCORES_ROWS * 4 * (self.n_vocab + 8 * self.n_embd)
         if pooled:  # a whole text at once, and llama.cpp keeps the scores of all its tokens, twice
-            scores += n_ctx * 4 * (2 * self.n_vocab * self.causal + 8 * self.n_embd)
-        return self.size_bytes + n_ctx * self.cache_bytes_per_token + scores + COMPUTE_BYTES
+            scores += cells * 4 * (2 * self.n_vocab * self.causal + 8 * self.n_embd)
+        return self.size_bytes + cells * self.cache_bytes_per_token + scores + COMPUTE_BYTES
+
+    def cells(self, n_ctx: int, parallel: int) -> int:
+        """How many tokens the context holds for all who are served at once: `n_ctx` for each of `parallel`, or less
+        where that would take more memory than the weights. Few use all that they may."""
+        affordable = max(CACHE_SHARE, self.size_bytes) // (self.cache_bytes_per_token or 1)
+        return max(n_ctx, min(n_ctx * parallel, affordable))
 
     def fitting_tokens(self, free_bytes: int, pooled: bool = False) -> int:
-        """The longest context for which that much memory is enough; below 0 where not even the weights fit."""
-        least = self.memory_bytes(0, pooled)
-        each = self.memory_bytes(1, pooled) - least
+        """The longest context of one request for which that much memory is enough; below 0 where not even the
+        weights fit."""
+        least = self.memory_bytes(0, pooled=pooled)
+        each = self.memory_bytes(1, pooled=pooled) - least
         spare = free_bytes - least
         return spare // each if each else min(spare, 0) or NO_LIMIT
 

@@ -1,4 +1,4 @@
-"""A GGUF file as a Model: asyncio's side of the engine. Never calls llama.cpp but to count tokens.
+"""A GGUF file as a Model: the side of it that the server sees. Knows no llama.cpp: another process does.
 
 What cannot be served is refused before it waits: the numbers in the refusal are exact.
 """
@@ -6,20 +6,27 @@ What cannot be served is refused before it waits: the numbers in the refusal are
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from dataclasses import replace
 
-from lyceum.engine import shape
-from lyceum.engine.card import FETCH_AGAIN, Card, check_adapter, digest_of, read_card
-from lyceum.engine.core import ADD_TEMPLATE, Core
+from lyceum.engine.card import ADD_TEMPLATE, FETCH_AGAIN, Card, check_adapter, digest_of, read_card
 from lyceum.engine.fleet import Fleet, Needs
-from lyceum.engine.line import Job
+from lyceum.engine.messages import DELTA, END, PLAIN, News, read_delta, read_end, read_error
 from lyceum.engine.settings import EngineSettings
-from lyceum.errors import BadRequest, ConfigError, ModelError, TooLong
-from lyceum.ports import CHARS_PER_TOKEN, Ask, Chunk, End, Limits, Offer, Usage
+from lyceum.errors import BadRequest, ConfigError, ModelError
+from lyceum.ports import CHARS_PER_TOKEN, Ask, Chunk, Delta, End, Limits, Offer, Usage
 
 MOST_LIKELIEST = 20
+RANGES = (
+    ("temperature", 0, 2),
+    ("top_p", 0, 1),
+    ("min_p", 0, 1),
+    ("top_k", 0, 1 << 20),
+    ("frequency_penalty", -2, 2),
+    ("presence_penalty", -2, 2),
+    ("repeat_penalty", 0.1, 10),
+)
+"""Of an ask's numbers; the penalties of OpenAI's and llama.cpp's APIs."""
 
 
 class Engine:
@@ -35,14 +42,19 @@ class Engine:
         check_context(settings, offer, self.card)
         self._offer = with_digest(settings, offer, self.card)
         self._fleet = fleet
-        self._berth = fleet.join(offer.model, needs(settings, self.card), lambda: Core(settings, self.card))
+        self._berth = fleet.join(
+            offer.model,
+            needs(settings, self.card),
+            lambda: fleet.workers.open(settings, offer.limits, "chat"),
+        )
 
     @classmethod
     def load(cls, settings: EngineSettings, offer: Offer, fleet: Fleet | None = None) -> Engine:
-        """Blocks until the model can answer, or leaves it unloaded where the fleet has no room yet."""
+        """Blocks until the model can answer, or leaves it unloaded where the fleet has no room yet. For use outside
+        of an event loop."""
         fleet = fleet or Fleet()
         engine = cls(settings, offer, fleet)
-        fleet.load_now(engine._berth)
+        asyncio.run(fleet.load_now(engine._berth))
         return engine
 
     @property
@@ -56,57 +68,60 @@ class Engine:
 
     @property
     def loaded(self) -> bool:
-        return self._berth.core is not None
+        return self._berth.ready is not None
 
     async def weigh(self, ask: Ask) -> Usage:
         """Exact for what is read. Raises BadRequest, TooLong, Busy or ModelError."""
+        _check_values(ask, self._offer.limits)
         async with self._fleet.awake(self._berth) as core:
-            core.line.check_room()
-            prompt, answer = await asyncio.to_thread(self._plan, core, ask)
-            return Usage(len(prompt), answer, ask.input_chars, answer * CHARS_PER_TOKEN)
+            prompt, answer = await core.weigh(ask)
+            return Usage(prompt, answer, ask.input_chars, answer * CHARS_PER_TOKEN)
 
     async def stream(self, ask: Ask) -> AsyncGenerator[Chunk, None]:
         """Raises as `weigh` does. Closed early, it stops before the next step; others do not notice."""
+        _check_values(ask, self._offer.limits)
         async with self._fleet.awake(self._berth) as core:
-            prompt, answer = await asyncio.to_thread(self._plan, core, ask)
-            inbox: asyncio.Queue[Chunk | Exception] = asyncio.Queue()
-            job = Job(ask, prompt, answer, _post(inbox))
-            core.line.join(job)
+            inbox, over = core.ask(ask), False
             try:
-                while True:
-                    chunk = await inbox.get()
-                    if isinstance(chunk, Exception):
-                        raise chunk
-                    yield chunk
-                    if isinstance(chunk, End):
-                        return
+                while not over:
+                    for chunk in _chunks(await inbox.take()):
+                        over = isinstance(chunk, End)
+                        yield chunk
             finally:
-                core.line.leave(job)
+                core.leave(inbox, over)
 
     def close(self) -> None:
-        """Whoever is being served or waits gets End("cancelled"). Blocks for a step; may be repeated."""
+        """Whoever is being served or waits gets End("cancelled"). May be repeated."""
         self._fleet.retire(self._berth)
 
-    def _plan(self, core: Core, ask: Ask) -> tuple[list[int], int]:
-        """The prompt, and how many tokens the answer may have: what was asked for, or else what fits."""
-        limits = self._offer.limits
-        _check_values(ask, limits)
-        shape.check(ask, core.vocab)
-        if ask.input_chars > limits.context_tokens * core.vocab.longest:
-            raise TooLong(
-                f"{ask.input_chars:,} characters cannot fit {limits.context_tokens} tokens; shorten the messages"
-            )
-        prompt = core.template.tokens(ask.messages)
-        room = limits.context_tokens - len(prompt)
-        if room < (ask.max_tokens or 1):
-            raise TooLong(_too_long(len(prompt), ask.max_tokens, limits.context_tokens))
-        return prompt, min(room, limits.answer_tokens(ask.max_tokens))
+
+def _chunks(news: Iterable[News]) -> Iterator[Chunk]:
+    """What has piled up for a slow reader becomes one piece. Ends with an End; raises what came instead."""
+    text, tokens = "", 0
+    for each in news:
+        kind = each[1]
+        if kind == DELTA and len(each) == PLAIN:
+            text += each[2]
+            tokens += each[3]
+            continue
+        if text:
+            yield Delta(text, tokens)
+            text, tokens = "", 0
+        if kind == DELTA:
+            yield read_delta(each)
+        elif kind == END:
+            yield read_end(each)
+            return
+        else:
+            raise read_error(each)
+    if text:
+        yield Delta(text, tokens)
 
 
 def needs(settings: EngineSettings, card: Card, pooled: bool = False) -> Needs:
     """The weights are shared by all contexts over one file."""
     adapter = settings.lora.stat().st_size if settings.lora else 0
-    own = card.memory_bytes(settings.n_ctx, pooled) - card.size_bytes + adapter
+    own = card.memory_bytes(settings.n_ctx, settings.parallel, pooled) - card.size_bytes + adapter
     return Needs((settings.path.resolve(), settings.n_gpu_layers), card.size_bytes, own)
 
 
@@ -126,22 +141,13 @@ def with_digest(settings: EngineSettings, offer: Offer, card: Card) -> Offer:
     return replace(offer, digest=found)
 
 
-def _too_long(prompt: int, wanted: int | None, context: int) -> str:
-    answer = wanted or 1
-    mend = f"shorten the messages by {prompt + answer - context} tokens"
-    if wanted and prompt < context:
-        mend += f", or set max_tokens to at most {context - prompt}"
-    return f"{prompt} tokens of prompt and {answer} of answer exceed the context of {context} tokens; {mend}"
-
-
 def _check_values(ask: Ask, limits: Limits) -> None:
     if ask.max_tokens is not None and ask.max_tokens > limits.max_tokens:
         raise BadRequest(f"max_tokens must be at most {limits.max_tokens}, not {ask.max_tokens}", "max_tokens")
-    if not 0 <= ask.temperature <= 2:
-        raise BadRequest(f"temperature must be from 0 to 2, not {ask.temperature}", "temperature")
-    for name in ("top_p", "min_p"):
-        if not 0 <= getattr(ask, name) <= 1:
-            raise BadRequest(f"{name} must be from 0 to 1, not {getattr(ask, name)}", name)
+    for name, least, most in RANGES:
+        value = getattr(ask, name)
+        if not least <= value <= most:
+            raise BadRequest(f"{name} must be from {least} to {most}, not {value}", name)
     if ask.logprobs is not None and not 0 <= ask.logprobs <= MOST_LIKELIEST:
         raise BadRequest(f"top_logprobs must be from 0 to {MOST_LIKELIEST}, not {ask.logprobs}", "top_logprobs")
 
@@ -155,14 +161,3 @@ def _check_kind(settings: EngineSettings, card: Card) -> None:
         raise ModelError(f"{settings.path} holds no chat template; {ADD_TEMPLATE}")
     if settings.lora:
         check_adapter(settings.lora, card)
-
-
-def _post(inbox: asyncio.Queue[Chunk | Exception]) -> Callable[[Chunk | Exception], None]:
-    """Puts into `inbox` from any thread."""
-    loop = asyncio.get_running_loop()
-
-    def post(chunk: Chunk | Exception) -> None:
-        with contextlib.suppress(RuntimeError):  # its loop is closed: nobody reads any more
-            loop.call_soon_threadsafe(inbox.put_nowait, chunk)
-
-    return post

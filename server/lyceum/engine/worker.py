@@ -1,164 +1,229 @@
-"""The engine's thread: takes jobs from the line and steps them, one decode a step. Knows no asyncio.
+"""The server's side of an engine's process: starts it, sends orders, hands on news, and puts an end to it.
 
-Law: whatever happens to a job, it gets one End or one exception, and the next job is served.
+Laws: whoever waits for a process that dies is told; a call into llama.cpp that does not return costs its process,
+and whoever made it is remembered. Never blocks on the process.
 """
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import logging
-from dataclasses import dataclass
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from lyceum.engine import shape
-from lyceum.engine.field import FieldGuard
-from lyceum.engine.line import Job, Line
-from lyceum.engine.native import BATCH, Context, Sampler, Sampling, log_probabilities
-from lyceum.engine.text import TextStream
-from lyceum.errors import LyceumError, ModelError
-from lyceum.ports import Candidate, Choice, Delta, End, Finish, Usage
+from lyceum.engine.messages import FAILED, News, Order, Unpacker, pack, read_error
+from lyceum.engine.slate import READS, STEPS, Entry, Slate
+from lyceum.errors import ModelError
 
 log = logging.getLogger(__name__)
 
+WATCH_S = 1.0
+LONGEST_CALL_S = {True: 5.0, False: 300.0}
+"""What a call into llama.cpp may take: one that serves a single request, such as following its grammar; one that
+serves all, such as reading a stretch of a long prompt by a huge model."""
 
-@dataclass(frozen=True, slots=True)
-class Trust:
-    """When a model's answer counts as none; see `FieldGuard`."""
-
-    refusal: str = ""
-    doubt: float = 0.0
+RECEIVED = 1 << 18
 
 
-class Run:
-    """A job being served: `unread` tokens to decode next, the answer so far, `finish` once it is over."""
+MOST_SHAPES = 1000
+"""Shapes that are remembered while a call for them may still go on, though whoever asked may have left."""
 
-    def __init__(self, job: Job, trust: Trust) -> None:
-        self.job = job
-        self.unread = job.prompt
-        self.position = 0
-        self.finish: Finish | None = None
-        shaped = bool(job.ask.schema or job.ask.grammar)
-        self._guard = FieldGuard(trust.refusal, 0.0 if shaped else trust.doubt)
-        self._refusal = trust.refusal
-        self._text = TextStream(job.ask.stop)
-        self._choices = _Choices()
-        self._held = ""
-        self._tokens = self._chars = self._unsaid = 0
-        self._log_probability = 0.0
 
-    def accept(self, token: int, log_probability: float, piece: bytes, choice: Choice | None) -> None:
-        """One more token of the answer."""
-        self._tokens += 1
-        self._unsaid += 1
-        self._log_probability += log_probability
-        text = self._text.push(piece)
-        self._choices.add(choice, len(piece))
-        self._guard.hear(text, log_probability)
-        self._say(text)
-        if self._text.stopped or self._guard.outside:
-            self.finish = "stop"
-        elif self._tokens == self.job.answer_tokens:
-            self.finish = "length"
-        else:
-            self.unread = [token]
+class Inbox:
+    """The news of the request `number`, gathered until somebody fetches them."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._news: list[News] = []
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put(self, news: News) -> None:
+        self._news.append(news)
+        if self._waiter and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def take(self) -> list[News]:
+        """All that came, waiting for the first."""
+        if not self._news:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+            self._waiter = None
+        news, self._news = self._news, []
+        return news
+
+
+class Worker:
+    """A running process. It belongs to no event loop: it is attached to whichever one asks.
+
+    `on_lost` is told, once, and which shapes it died over.
+    """
+
+    def __init__(self, path: Path, on_lost: Callable[[Worker, set[str]], None]) -> None:
+        self.lost = False
+        self._path, self._on_lost = path, on_lost
+        self._numbers = itertools.count(1)
+        self._inboxes: dict[int, Inbox] = {}
+        self._shapes: dict[int, str] = {}
+        self._unsent = bytearray()
+        self._unpacker = Unpacker()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._watching: asyncio.TimerHandle | None = None
+        self._seen: dict[int, tuple[Entry, float]] = {}
+        self._wire, theirs = socket.socketpair()
+        self._wire.setblocking(False)
+        with theirs:
+            self._slate, file = Slate.new()
+            with file:
+                self._process = _start(theirs.fileno(), file.fileno())
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def start(self, order: Order, shape: str = "") -> Inbox:
+        """A request, whose news come until `forget`. `shape`: the digest of what its answer must follow."""
+        inbox = Inbox(next(self._numbers))
+        self.tell(inbox.number, order)
+        self._inboxes[inbox.number] = inbox
+        if shape:
+            self._shapes[inbox.number] = shape
+            if len(self._shapes) > MOST_SHAPES:
+                del self._shapes[next(iter(self._shapes))]
+        self._watch_on()
+        return inbox
+
+    async def answer(self, inbox: Inbox) -> Any:
+        """The one answer to a request, which is over then. Raises the error that comes instead."""
+        try:
+            (news,) = await inbox.take()
+        finally:
+            self.forget(inbox)
+        if news[1] == FAILED:
+            raise read_error(news)
+        return news[2]
+
+    def tell(self, number: int, order: Order) -> None:
+        """Raises ModelError if the process is dead."""
+        if self.lost:
+            raise self._death()
+        self._attach()
+        self._unsent += pack({**order, "number": number})
+        self._flush()
+
+    def forget(self, inbox: Inbox) -> None:
+        """Its news are dropped from now on."""
+        self._inboxes.pop(inbox.number, None)
+
+    def alive(self) -> bool:
+        """Also noticed while no event loop listens."""
+        if not self.lost and self._process.poll() is not None:
+            self._lose()
+        return not self.lost
 
     def end(self) -> None:
-        """Say what was held back, and End."""
-        rest = self._text.flush()
-        self._guard.hear(rest, 0.0)
-        self._guard.end()
-        if self._guard.outside:
-            self._deliver(Delta(self._refusal, self._unsaid, outside=True))
-        else:
-            self._say(rest, last=True)
-        usage = Usage(len(self.job.prompt), self._tokens, self.job.ask.input_chars, self._chars)
-        confidence = self._log_probability / self._tokens if self._tokens else None
-        self.job.deliver(End(self.finish or "cancelled", usage, confidence))
+        """At once: it holds nothing that is missed. Whoever waits is told."""
+        self._process.kill()
+        self._lose()
 
-    def _say(self, text: str, last: bool = False) -> None:
-        self._held += text
-        if self._held and not self._guard.outside and (last or not self._guard.undecided):
-            self._deliver(Delta(self._held, self._unsaid, choices=self._choices.take(self._held)))
-            self._held = ""
+    # The wire
 
-    def _deliver(self, delta: Delta) -> None:
-        self._chars += len(delta.text)
-        self._unsaid = 0
-        self.job.deliver(delta)
+    def _attach(self) -> None:
+        loop = asyncio.get_running_loop()
+        if loop is self._loop:
+            return
+        if self._loop and not self._loop.is_closed():
+            self._loop.remove_reader(self._wire)
+        self._loop, self._watching = loop, None
+        loop.add_reader(self._wire, self._receive)
+
+    def _receive(self) -> None:
+        try:
+            data = self._wire.recv(RECEIVED)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._lose()
+            return
+        for message in self._unpacker.feed(data):
+            for news in message:
+                inbox = self._inboxes.get(news[0])
+                if inbox:
+                    inbox.put(news)
+
+    def _flush(self) -> None:
+        try:
+            while self._unsent:
+                del self._unsent[: self._wire.send(self._unsent)]
+        except BlockingIOError:
+            assert self._loop  # noqa: S101
+            self._loop.add_writer(self._wire, self._flush)
+            return
+        except OSError:
+            self._lose()
+            return
+        if self._loop and not self.lost:
+            self._loop.remove_writer(self._wire)
+
+    def _lose(self) -> None:
+        if self.lost:
+            return
+        self.lost = True
+        if self._loop and not self._loop.is_closed():
+            self._loop.remove_reader(self._wire)
+            self._loop.remove_writer(self._wire)
+        self._wire.close()
+        self._process.kill()
+        self._process.wait()
+        error = self._death()
+        for inbox in self._inboxes.values():
+            inbox.put([0, FAILED, error.rpc_code, error.message, None, None])
+        self._on_lost(self, self._blamed())
+
+    def _death(self) -> ModelError:
+        code = self._process.returncode
+        return ModelError(f"the engine of {self._path.name} ended (code {code}); nothing is charged, try again")
+
+    # The watch
+
+    def _watch_on(self) -> None:
+        if self._watching is None and self._loop:
+            self._watching = self._loop.call_later(WATCH_S, self._watch)
+
+    def _watch(self) -> None:
+        self._watching = None
+        entries = {lane: self._slate.look(lane) for lane in (STEPS, READS)}
+        if self.lost or not (self._inboxes or any(entry.busy for entry in entries.values())):
+            return
+        self._watch_on()
+        now = time.monotonic()
+        for lane, entry in entries.items():
+            before, since = self._seen.get(lane, (None, now))
+            if entry != before:
+                self._seen[lane] = (entry, now)
+            elif entry.busy and now - since > LONGEST_CALL_S[entry.request > 0]:
+                log.error("the engine of %s has been in one call for %.0f s: ended", self._path.name, now - since)
+                self.end()
+                return
+
+    def _blamed(self) -> set[str]:
+        """The shapes whose calls the process died in."""
+        entries = [self._slate.look(lane) for lane in (STEPS, READS)]
+        return {self._shapes[entry.request] for entry in entries if entry.busy and entry.request in self._shapes}
 
 
-class _Choices:
-    """The tokens whose text is not shown yet: one that a stop string cuts away is never reported."""
-
-    def __init__(self) -> None:
-        self._waiting: list[tuple[int, Choice]] = []
-        self._written = self._shown = 0
-
-    def add(self, choice: Choice | None, size: int) -> None:
-        if choice:
-            self._waiting.append((self._written, choice))
-        self._written += size
-
-    def take(self, text: str) -> tuple[Choice, ...]:
-        """Those that `text` begins to show."""
-        self._shown += len(text.encode())
-        taken = [choice for start, choice in self._waiting if start < self._shown]
-        del self._waiting[: len(taken)]
-        return tuple(taken)
-
-
-def work(context: Context, line: Line, trust: Trust) -> None:
-    """Serve the line until it is closed."""
-    while job := line.take():
-        _guarded(context, line, Run(job, trust))
-
-
-def _guarded(context: Context, line: Line, run: Run) -> None:
-    try:
-        _serve(context, line, run)
-    except LyceumError as error:
-        run.job.deliver(error)
-    except Exception as error:
-        log.exception("an answer failed")
-        run.job.deliver(ModelError(f"the engine failed: {error}"))
-
-
-def _serve(context: Context, line: Line, run: Run) -> None:
-    ask = run.job.ask
-    sampling = Sampling(ask.temperature, ask.top_p, ask.min_p, ask.seed, shape.grammar(ask))
-    sampler = Sampler(context.vocab, sampling)
-    try:
-        context.forget()
-        while run.finish is None and not (run.job.cancelled or line.closed):
-            step(context, sampler, run)
-    finally:
-        sampler.close()
-    run.end()
-
-
-def step(context: Context, sampler: Sampler, run: Run) -> None:
-    """One decode: a stretch of the prompt, or the token written last."""
-    tokens, run.unread = run.unread[:BATCH], run.unread[BATCH:]
-    context.decode(tokens, run.position)
-    run.position += len(tokens)
-    if run.unread:
-        return
-    logits = context.logits()
-    token = sampler.choose(logits)
-    if token is None or token in context.vocab.ends:
-        run.finish = "stop"
-        return
-    scores = log_probabilities(logits)
-    pieces = context.vocab.pieces
-    wanted = run.job.ask.logprobs
-    choice = None if wanted is None else _choice(scores, pieces, token, wanted)
-    run.accept(token, float(scores[token]), pieces[token], choice)
-
-
-def _choice(scores: np.ndarray[Any, Any], pieces: list[bytes], token: int, wanted: int) -> Choice:
-    best = np.argsort(scores)[::-1][:wanted] if wanted else ()
-    return Choice(
-        Candidate(pieces[token], float(scores[token])),
-        tuple(Candidate(pieces[number], float(scores[number])) for number in best),
+def _start(wire: int, slate: int) -> subprocess.Popen[bytes]:
+    """Nothing of ours but these two descriptors; its complaints go where ours go."""
+    command = [sys.executable, "-P", "-m", "lyceum.engine.child", str(wire), str(slate)]
+    environment = {**os.environ, "GGML_NO_BACKTRACE": "1"}
+    return subprocess.Popen(  # noqa: S603
+        command, pass_fds=(wire, slate), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment
     )

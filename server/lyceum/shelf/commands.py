@@ -12,7 +12,7 @@ from typing import Any
 from lyceum import config as configuration
 from lyceum import tables
 from lyceum.config import Config, ModelTable, ServerTable
-from lyceum.engine import Engine, Fleet, quantise, read_card
+from lyceum.engine import Engine, Fleet, read_card
 from lyceum.errors import ConfigError, ModelError
 from lyceum.host import limits_of, name_of, settings_of
 from lyceum.library import Index, Refreshed
@@ -239,6 +239,8 @@ def quantize(options: Any) -> int:
     target = options.to or _renamed(options.source, before.quantisation, kind)
     if target.exists():
         raise ConfigError(f"{target} exists and is left as it is; name another file with --to")
+    from lyceum.engine.native import quantise  # noqa: PLC0415, of all commands only this one needs llama.cpp here
+
     started = time.monotonic()
     with Bar(f"writing {target.name}", lambda count: f"{count:,} tensors") as bar:
         quantise(options.source, target, kind, report=bar.show)

@@ -40,7 +40,7 @@ class Row:
             "context_tokens": table.n_ctx,
             "trained_context_tokens": card.n_ctx_train if card else 0,
             "max_tokens": table.max_tokens,
-            "memory_bytes": card.memory_bytes(table.n_ctx, pooled=table.kind == "embedding") if card else 0,
+            "memory_bytes": card.memory_bytes(table.n_ctx, table.parallel, table.kind == "embedding") if card else 0,
             "library": table.library,
             "lora": table.lora,
             "price": {

@@ -1,4 +1,4 @@
-"""Does a model run here, and how fast? Loaded and asked in this process, past its till and its library."""
+"""Does a model run here, and how fast? Loaded and asked as it is served, past its till and its library."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def probe(table: ModelTable, config: Config) -> Report:
     settings = replace(settings_of(table, config), refusal="", doubt=0.0)
     card = read_card(settings.path)
     offer = _offer(table, name_of(table, config))
-    free, needed = free_memory_bytes(), card.memory_bytes(settings.n_ctx, pooled=table.kind == "embedding")
+    free, needed = free_memory_bytes(), card.memory_bytes(settings.n_ctx, settings.parallel, table.kind == "embedding")
     started = time.perf_counter()
     if table.kind == "embedding":
         report = asyncio.run(_embed(EmbeddingEngine.load(settings, offer), started))
@@ -71,7 +71,7 @@ async def _ask(engine: Engine, question: str, started: float, settings: EngineSe
         await _spoken(engine, replace(ask, max_tokens=1))  # the weights come from the disk only now
         answer, end, asked, first, last = await _spoken(engine, ask)
     finally:
-        await asyncio.to_thread(engine.close)
+        engine.close()
     read, written = end.usage.input_tokens, end.usage.output_tokens
     if not written:
         raise ModelError(f"{settings.path} loads and has nothing to say to {question!r}")
@@ -110,7 +110,7 @@ async def _embed(engine: EmbeddingEngine, started: float) -> Report:
         asked = time.perf_counter()
         found = await engine.embed(batch)
     finally:
-        await asyncio.to_thread(engine.close)
+        engine.close()
     read, vector = found.usage.input_tokens, len(found.vectors[0])
     rate = _rate(read, time.perf_counter() - asked)
     return Report(engine.offer.model, batch.texts[0], "", load_s, read, 0, rate, 0.0, 0, 0, vector)

@@ -85,6 +85,7 @@ def propose(wish: Wish, catalogue: Mapping[str, Entry]) -> Proposal:
         topics=[] if topics == card.tags else list(topics),
         n_ctx=n_ctx,
         max_tokens=DEFAULTS["max_tokens"] if embedding else min(LONGEST_ANSWER, n_ctx * 3 // 8),
+        parallel=DEFAULTS["parallel"] if embedding else parallel_for(card, n_ctx, free),
         kind="embedding" if embedding else "chat",
         lora=str(wish.lora.resolve()) if wish.lora else "",
         system=wish.system,
@@ -94,7 +95,8 @@ def propose(wish: Wish, catalogue: Mapping[str, Entry]) -> Proposal:
         input_per_1k_msat=read,
         output_per_1k_msat=written,
     )
-    return Proposal(name, description, topics, _said(table), card, card.memory_bytes(n_ctx, embedding), free)
+    needed = card.memory_bytes(n_ctx, table.parallel, embedding)
+    return Proposal(name, description, topics, _said(table), card, needed, free)
 
 
 def context_for(card: Card, free: int | None, embedding: bool = False) -> int:
@@ -104,11 +106,19 @@ def context_for(card: Card, free: int | None, embedding: bool = False) -> int:
         return wanted
     fitting = card.fitting_tokens(free, embedding)
     if min(wanted, fitting) < STEP:
+        needed = amounts.size(card.memory_bytes(STEP, pooled=embedding))
         raise ModelError(
-            f"{card.path} needs {amounts.size(card.memory_bytes(STEP, embedding))} of memory and {amounts.size(free)}"
-            " are free; take a smaller model or quantisation"
+            f"{card.path} needs {needed} of memory and {amounts.size(free)} are free; take a smaller model or"
+            " quantisation"
         )
     return wanted if wanted <= fitting else int(fitting // STEP * STEP)
+
+
+def parallel_for(card: Card, n_ctx: int, free: int | None) -> int:
+    """As many at once as is usual, or as the memory holds."""
+    usual: int = DEFAULTS["parallel"]
+    fitting = (n for n in range(usual, 1, -1) if free is None or card.memory_bytes(n_ctx, n) <= free)
+    return next(fitting, 1)
 
 
 def price_for(size: int, embedding: bool) -> tuple[int, int, int]:

@@ -1,7 +1,9 @@
-"""A context for one sequence over weights that may be shared: tokens in, scores of the next token out."""
+"""A context of several sequences over weights that may be shared: tokens in, scores of the next tokens out."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 
 from lyceum.engine.card import Card
 from lyceum.engine.native.adapter import adapt
+from lyceum.engine.native.batch import Batch, Stretch
 from lyceum.engine.native.log import complaints
 from lyceum.engine.native.log import llama as c
 from lyceum.engine.native.weights import lend
@@ -18,80 +21,83 @@ BATCH = 512
 """Tokens read in one decode; a long prompt can be cancelled between two of them."""
 
 
-class Context:
-    """`decode`, then read `logits`, again and again. `lora`: an adapter over the base, with its scale."""
+@dataclass(frozen=True, slots=True)
+class Room:
+    """`cells` hold the tokens of all `sequences` together. `lora`: an adapter over the base, with its scale."""
 
-    def __init__(
-        self, card: Card, n_ctx: int, n_gpu_layers: int, n_threads: int, lora: tuple[Path, float] | None = None
-    ) -> None:
-        self._weights = lend(card, n_gpu_layers)
+    cells: int
+    sequences: int = 1
+    n_gpu_layers: int = 0
+    n_threads: int = 1
+    lora: tuple[Path, float] | None = None
+    check_tensors: bool = True
+
+
+class Context:
+    """`decode`, then read `scores`, again and again. Sequences share what is copied from one to another."""
+
+    def __init__(self, card: Card, room: Room) -> None:
+        self._weights = lend(card, room.n_gpu_layers, room.check_tensors)
         self.vocab = self._weights.vocab
-        self._context = self._adapter = None
-        self._batch = c.llama_batch_init(BATCH, 0, 1)
-        for row in range(BATCH):
-            self._batch.n_seq_id[row], self._batch.seq_id[row][0] = 1, 0
+        self.shares = self._weights.shares
+        self.handle = self._adapter = None
+        self._sequences = room.sequences
+        self._batch = Batch(BATCH, room.sequences)
         try:
-            with self._weights.making:
-                self._context = _make(self._weights.model, card, n_ctx, n_threads)
-                if lora:
-                    self._adapter = adapt(self._weights.model, self._context, card, *lora)
-                self._warm()
+            self.handle = _make(self._weights.model, card, room)
+            if room.lora:
+                self._adapter = adapt(self._weights.model, self.handle, card, *room.lora)
+            self._warm()
         except ModelError:
             self.close()
             raise
 
-    def decode(self, tokens: list[int], at: int) -> None:
-        """Read 1 to BATCH tokens from position `at` on; only after the last of them can be sampled."""
-        self._decode(tokens, at)
-
-    def _decode(self, tokens: list[int], at: int) -> None:
-        batch = self._batch
-        batch.n_tokens = len(tokens)
-        for row, token in enumerate(tokens):
-            batch.token[row], batch.pos[row] = token, at + row
-            batch.logits[row] = row == len(tokens) - 1
-        if code := c.llama_decode(self._context, batch):
+    def decode(self, stretches: Sequence[Stretch]) -> None:
+        """Read at most BATCH tokens; those of one sequence follow what it holds already. Raises ModelError."""
+        if code := c.llama_decode(self.handle, self._batch.fill(stretches)):
             raise ModelError(f"llama.cpp failed to decode (code {code}): {complaints.take()}")
 
-    def logits(self) -> np.ndarray[Any, Any]:
-        """Scores of the token after what was decoded last: (tokens,), valid until the next decode."""
-        pointer = c.llama_get_logits_ith(self._context, -1)
-        return np.ctypeslib.as_array(pointer, shape=(len(self.vocab.pieces),))
+    def scores(self, rows: int) -> np.ndarray[Any, Any]:
+        """(rows, tokens): of the token after each stretch that was the last of its kind, in order; valid until the
+        next decode. `rows` is how many there were."""
+        pointer = c.llama_get_logits(self.handle)
+        return np.ctypeslib.as_array(pointer, shape=(rows, len(self.vocab.pieces)))
 
-    def forget(self) -> None:
-        """Empty the context."""
-        c.llama_memory_seq_rm(c.llama_get_memory(self._context), 0, -1, -1)
+    def copy(self, source: int, target: int, count: int) -> None:
+        """Let `target`, which is empty, begin with the first `count` tokens of `source`, at no cost."""
+        self._check(source, target)
+        c.llama_memory_seq_cp(c.llama_get_memory(self.handle), source, target, 0, count)
+
+    def trim(self, sequence: int, start: int) -> None:
+        """Forget what `sequence` holds from position `start` on."""
+        self._check(sequence)
+        c.llama_memory_seq_rm(c.llama_get_memory(self.handle), sequence, start, -1)
 
     def close(self) -> None:
         """After the last sampler is closed."""
-        c.llama_batch_free(self._batch)
-        with self._weights.making:
-            if self._context:
-                c.llama_free(self._context)
-            if self._adapter:
-                c.llama_adapter_lora_free(self._adapter)
+        if self.handle:
+            c.llama_free(self.handle)
+        if self._adapter:
+            c.llama_adapter_lora_free(self._adapter)
         self._weights.give_back()
 
     def _warm(self) -> None:
         """Decode something: only then does llama.cpp lay out its graph, by looking at all adapters of the model."""
-        self._decode([0], 0)
-        self.forget()
+        self.decode([Stretch([0], 0, 0, True)])
+        self.trim(0, 0)
+
+    def _check(self, *sequences: int) -> None:
+        if not all(0 <= sequence < self._sequences for sequence in sequences):
+            raise ModelError(f"a context has {self._sequences} sequences")
 
 
-def log_probabilities(logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Natural logarithms of the model's own probabilities, before any temperature: (tokens,)."""
-    top = logits.max()
-    found: np.ndarray[Any, Any] = logits - top - np.log(np.exp(logits - top).sum(dtype=np.float64))
-    return found
-
-
-def _make(model: Any, card: Card, n_ctx: int, n_threads: int) -> Any:
+def _make(model: Any, card: Card, room: Room) -> Any:
     params = c.llama_context_default_params()
-    params.n_ctx, params.n_seq_max = n_ctx, 1
+    params.n_ctx, params.n_seq_max, params.kv_unified = room.cells, room.sequences, True
     params.n_batch = params.n_ubatch = BATCH
-    params.n_threads = params.n_threads_batch = n_threads
+    params.n_threads = params.n_threads_batch = room.n_threads
     params.no_perf = True
     context = c.llama_init_from_model(model, params)
     if not context:
-        raise ModelError(f"cannot make room for {n_ctx} tokens of {card.path}: {complaints.take()}; lower n_ctx")
+        raise ModelError(f"cannot make room for {room.cells} tokens of {card.path}: {complaints.take()}; lower n_ctx")
     return context

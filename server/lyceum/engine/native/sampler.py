@@ -22,19 +22,42 @@ GREEDY = 0.01
 PATIENCE_S = 0.5
 """An ambiguous grammar takes llama.cpp several times longer for each token than for the one before."""
 
+REPEATED = 64
+"""llama.cpp's own default (`repeat_last_n`)."""
+
+LONGEST = 1 << 14
+"""Tokens of an answer that penalties look back on."""
+
 ROW = np.dtype([("id", "<i4"), ("logit", "<f4"), ("p", "<f4")])
 """llama_token_data as numpy sees it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to choose. `grammar` is GBNF; "" leaves all tokens allowed."""
+    """How to choose. `grammar` is GBNF; "" leaves all tokens allowed. `top_k`: 0 for all.
+
+    `frequency` and `presence` take from the score of a token that was written already, `repeat` divides it where
+    that was not long ago.
+    """
 
     temperature: float = 0.0
     top_p: float = 1.0
     min_p: float = 0.0
     seed: int | None = None
     grammar: str = ""
+    top_k: int = 0
+    frequency: float = 0.0
+    presence: float = 0.0
+    repeat: float = 1.0
+
+    @property
+    def plain(self) -> bool:
+        """Always the likeliest token: no sampler is needed to find it."""
+        return self.temperature < GREEDY and not self.grammar and not self.penal
+
+    @property
+    def penal(self) -> bool:
+        return bool(self.frequency or self.presence or self.repeat != 1)
 
 
 class Sampler:
@@ -44,17 +67,25 @@ class Sampler:
         self._grammar = vocab.grammar(sampling.grammar) if sampling.grammar else None
         self._ends = vocab.ends
         self._chain = c.llama_sampler_chain_init(c.llama_sampler_chain_default_params())
-        for link in _links(sampling):
+        for link in [*_penalties(vocab, sampling), *_links(sampling)]:
             c.llama_sampler_chain_add(self._chain, link)
 
-    def choose(self, logits: np.ndarray[Any, Any]) -> int | None:
-        """The next token; None when the grammar allows none, which llama.cpp would not survive.
+    @property
+    def shaped(self) -> bool:
+        """A grammar decides, which may take llama.cpp any time."""
+        return self._grammar is not None
+
+    def choose(self, context: Any, row: int, logits: np.ndarray[Any, Any]) -> int | None:
+        """The token after `row` of what `context` decoded last, whose scores are `logits`; None when the grammar
+        allows none, which llama.cpp would not survive.
 
         Raises BadRequest when the grammar takes too long.
         """
+        if not self._grammar:
+            return int(c.llama_sampler_sample(self._chain, context, row))
         begun = time.monotonic()
         token = self._chosen(logits)
-        if self._grammar and time.monotonic() - begun > PATIENCE_S:
+        if time.monotonic() - begun > PATIENCE_S:
             raise BadRequest("this grammar can be read in too many ways at once: make it unambiguous", "grammar")
         return token
 
@@ -109,10 +140,22 @@ class _Candidates:
         return int(self._array.data[self._array.selected].id)
 
 
+def _penalties(vocab: Vocab, sampling: Sampling) -> list[Any]:
+    """OpenAI's count all that was written, llama.cpp's the last REPEATED tokens."""
+    if not sampling.penal:
+        return []
+    size = len(vocab.pieces)
+    return [
+        c.llama_sampler_init_penalties(size, LONGEST, 1.0, sampling.frequency, sampling.presence),
+        c.llama_sampler_init_penalties(size, REPEATED, sampling.repeat, 0.0, 0.0),
+    ]
+
+
 def _links(sampling: Sampling) -> list[Any]:
     if sampling.temperature < GREEDY:
         return [c.llama_sampler_init_greedy()]
     seed = SEEDS if sampling.seed is None else sampling.seed % SEEDS
+    most = [c.llama_sampler_init_top_k(sampling.top_k)] if sampling.top_k else []
     nucleus = [c.llama_sampler_init_top_p(sampling.top_p, 1)] if sampling.top_p < 1 else []
     likely = [c.llama_sampler_init_min_p(sampling.min_p, 1)] if sampling.min_p > 0 else []
-    return [*nucleus, *likely, c.llama_sampler_init_temp(sampling.temperature), c.llama_sampler_init_dist(seed)]
+    return [*most, *nucleus, *likely, c.llama_sampler_init_temp(sampling.temperature), c.llama_sampler_init_dist(seed)]

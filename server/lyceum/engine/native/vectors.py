@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lyceum.engine.card import Card
+from lyceum.engine.native.batch import Batch, Stretch
 from lyceum.engine.native.log import complaints
 from lyceum.engine.native.log import llama as c
 from lyceum.engine.native.weights import lend
@@ -21,42 +22,30 @@ POOLED = (c.LLAMA_POOLING_TYPE_MEAN, c.LLAMA_POOLING_TYPE_CLS, c.LLAMA_POOLING_T
 class Vectors:
     """`embed` takes at most MOST_SEQUENCES texts whose tokens together are at most `n_ctx`."""
 
-    def __init__(self, card: Card, n_ctx: int, n_gpu_layers: int, n_threads: int) -> None:
-        self._weights = lend(card, n_gpu_layers)
+    def __init__(self, card: Card, n_ctx: int, n_gpu_layers: int, n_threads: int, check_tensors: bool = True) -> None:
+        self._weights = lend(card, n_gpu_layers, check_tensors)
         self.vocab = self._weights.vocab
-        with self._weights.making:
-            self._context = _make(self._weights.model, n_ctx, n_threads)
+        self._context = _make(self._weights.model, n_ctx, n_threads)
         if not self._context or c.llama_pooling_type(self._context) not in POOLED:
-            self._free()
+            self.close()
             raise ModelError(f"{card.path} cannot be used for embeddings: {complaints.take()}")
         self._width = c.llama_model_n_embd_out(self._weights.model)
-        self._room = n_ctx
         self._encoder = c.llama_model_has_encoder(self._weights.model)
-        self._batch = c.llama_batch_init(n_ctx, 0, 1)
+        self._batch = Batch(n_ctx, MOST_SEQUENCES)
 
     def embed(self, texts: Sequence[Sequence[int]]) -> list[np.ndarray[Any, Any]]:
         """One vector of length 1 for each text, in order."""
-        if len(texts) > MOST_SEQUENCES or sum(map(len, texts)) > self._room:
-            raise ModelError("more texts than one batch of embeddings holds")
-        self._fill(texts)
+        batch = self._batch.fill([Stretch(tokens, row, 0, True) for row, tokens in enumerate(texts)], every=True)
         c.llama_memory_clear(c.llama_get_memory(self._context), True)
         run = c.llama_encode if self._encoder else c.llama_decode
-        if code := run(self._context, self._batch):
+        if code := run(self._context, batch):
             raise ModelError(f"llama.cpp failed to embed (code {code}): {complaints.take()}")
         return [self._vector(number) for number in range(len(texts))]
 
     def close(self) -> None:
-        c.llama_batch_free(self._batch)
-        self._free()
-
-    def _fill(self, texts: Sequence[Sequence[int]]) -> None:
-        batch, row = self._batch, 0
-        for number, tokens in enumerate(texts):
-            for position, token in enumerate(tokens):
-                batch.token[row], batch.pos[row], batch.logits[row] = token, position, True
-                batch.n_seq_id[row], batch.seq_id[row][0] = 1, number
-                row += 1
-        batch.n_tokens = row
+        if self._context:
+            c.llama_free(self._context)
+        self._weights.give_back()
 
     def _vector(self, number: int) -> np.ndarray[Any, Any]:
         pointer = c.llama_get_embeddings_seq(self._context, number)
@@ -64,11 +53,6 @@ class Vectors:
         length = float(np.linalg.norm(vector))
         found: np.ndarray[Any, Any] = vector / length if length else vector
         return found
-
-    def _free(self) -> None:
-        if self._context:
-            c.llama_free(self._context)
-        self._weights.give_back()
 
 
 def _make(model: Any, n_ctx: int, n_threads: int) -> Any:

@@ -66,7 +66,7 @@ class Vocab:
         return [*first, *self.tokenize(text), *last]
 
     def check_grammar(self, gbnf: str) -> None:
-        """Raises BadRequest unless llama.cpp can follow `gbnf`, which `lyceum.engine.gbnf` has checked already.
+        """Raises BadRequest unless llama.cpp can follow `gbnf`, which `lyceum.engine.child.gbnf` has checked already.
         Any thread may call."""
         with self._open():
             if not self.ends:

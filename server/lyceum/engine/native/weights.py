@@ -23,15 +23,15 @@ from lyceum.errors import ModelError
 class Weights:
     """A loaded model file; `give_back` exactly once for each `lend`.
 
-    `making` is held while a context or an adapter is made or freed: llama.cpp keeps a list of a model's adapters
-    without a lock of its own.
+    `shares`: what one sequence holds can be cut off anywhere and lent to another. A recurrent model keeps a state
+    instead, and one that sees only a window has dropped what lies before it.
     """
 
     key: tuple[Path, int]
     model: Any
     vocab: Vocab
+    shares: bool
     users: int = 0
-    making: threading.Lock = field(default_factory=threading.Lock)
     give_back: Callable[[], None] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -42,14 +42,17 @@ _lock = threading.Lock()
 _loaded: dict[tuple[Path, int], Weights] = {}
 
 
-def lend(card: Card, n_gpu_layers: int) -> Weights:
-    """The weights of `card`'s file, loaded if nobody has them. Raises ModelError naming the file."""
+def lend(card: Card, n_gpu_layers: int, check_tensors: bool = True) -> Weights:
+    """The weights of `card`'s file, loaded if nobody has them. Raises ModelError naming the file.
+
+    `check_tensors` reads all of them for numbers that are none, which is wanted once for each file.
+    """
     key = (card.path.resolve(), n_gpu_layers)
     with _lock:
         weights = _loaded.get(key)
         if weights is None:
-            model = _load(card, n_gpu_layers)
-            weights = _loaded[key] = Weights(key, model, Vocab(model))
+            model = _load(card, n_gpu_layers, check_tensors)
+            weights = _loaded[key] = Weights(key, model, Vocab(model), _shares(model))
         weights.users += 1
         return weights
 
@@ -69,10 +72,14 @@ def _give_back(weights: Weights) -> None:
         c.llama_model_free(weights.model)
 
 
-def _load(card: Card, n_gpu_layers: int) -> Any:
+def _shares(model: Any) -> bool:
+    return not (c.llama_model_is_recurrent(model) or c.llama_model_is_hybrid(model) or c.llama_model_n_swa(model))
+
+
+def _load(card: Card, n_gpu_layers: int, check_tensors: bool) -> Any:
     params = c.llama_model_default_params()
     params.n_gpu_layers = n_gpu_layers
-    params.check_tensors = True
+    params.check_tensors = check_tensors
     model = c.llama_model_load_from_file(os.fsencode(card.path), params)
     if model:
         return model

@@ -1,4 +1,4 @@
-"""The shape that an answer must have, as a grammar. JSON Schema becomes GBNF by llama-cpp-python's own converter.
+"""JSON Schema as GBNF, by llama-cpp-python's own converter.
 
 Law: a schema is data from a stranger. Nothing that it points to is fetched; its size, its depth and all that the
 converter writes out for it are bounded.
@@ -17,10 +17,8 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 from llama_cpp import llama_grammar
 
-from lyceum.engine import gbnf
-from lyceum.engine.native import Vocab
+from lyceum.engine.child import gbnf
 from lyceum.errors import BadRequest
-from lyceum.ports import Ask
 
 FIELD = "response_format"
 ANY_CHARACTER, JSON_CHARACTER = r'[^"\\]', r'[^"\\\x7F\x00-\x1F]'
@@ -43,31 +41,9 @@ NOTES = frozenset(
 QUANTIFIER = re.compile(r"\{(\d*)\s*,?\s*(\d*)\}")
 
 
-def grammar(ask: Ask) -> str:
-    """GBNF, "" where any answer will do. Raises BadRequest for what is no schema or grammar, or asks too much."""
-    if ask.schema:
-        return _from_schema(ask.schema)
-    return _checked(ask.grammar) if ask.grammar else ""
-
-
-def check(ask: Ask, vocab: Vocab) -> None:
-    """Raises BadRequest naming the field unless an answer of these tokens can have the shape that is asked for."""
-    if not (found := grammar(ask)):
-        return
-    try:
-        vocab.check_grammar(found)
-    except BadRequest as error:
-        raise BadRequest(error.message, FIELD if ask.schema else "grammar") from None
-
-
 @lru_cache(maxsize=64)
-def _checked(grammar: str) -> str:
-    gbnf.check(grammar)
-    return grammar
-
-
-@lru_cache(maxsize=64)
-def _from_schema(source: str) -> str:
+def to_gbnf(source: str) -> str:
+    """Raises BadRequest for what is no schema, or asks too much."""
     schema = _read(source)
     _check_bounds(schema)
     try:

@@ -1,0 +1,3 @@
+from lyceum.engine.child.process import main
+
+main()
