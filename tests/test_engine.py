@@ -31,6 +31,7 @@ from llama_cpp import Llama
 
 from ggufs import CONTROLS, END, TEMPLATE, TOKENS, Value, random_gguf, script_gguf, spm_gguf
 from lyceum.engine import Engine, EngineSettings, read_card
+from lyceum.engine.child.answer import Answer, Trust
 from lyceum.engine.child.prompt import ChatTemplate
 from lyceum.engine.child.text import TextStream
 from lyceum.engine.native import Context, Room, Stretch, Vocab, lend
@@ -196,19 +197,44 @@ def test_utf8_is_never_broken(load: Load, files: SimpleNamespace) -> None:
     """Tokens are single bytes here, yet each piece is whole characters, and half of one at the end is dropped."""
     engine = load(files.emoji)
     for count in range(1, 16):
-        deltas, _ = asyncio.run(collect(engine, says(max_tokens=count)))
-        assert "".join(deltas) == (EMOJI * 3)[:count].decode("utf-8", "ignore")
-        assert all(len(delta) == 1 for delta in deltas)
+        text, _ = answer(engine, says(max_tokens=count))
+        assert text == (EMOJI * 3)[:count].decode("utf-8", "ignore")
 
 
-def test_a_delta_counts_its_tokens(load: Load, files: SimpleNamespace) -> None:
-    """A piece says how many tokens made it: here one for each byte."""
+def pieces_of(written: bytes, trust: Trust) -> list[Delta]:
+    """What is shown when an answer is written byte by byte."""
+    being = Answer(says(), 1, 100, trust)
+    shown = [being.accept(-0.1, bytes([byte]), None) for byte in written]
+    return [delta for delta in (*shown, being.end()[0]) if delta]
 
-    async def tokens() -> list[int]:
-        stream = load(files.emoji).stream(says(max_tokens=7))
-        return [chunk.tokens async for chunk in stream if isinstance(chunk, Delta)]
 
-    assert asyncio.run(tokens()) == [4, 1, 2]
+def test_a_delta_counts_its_tokens() -> None:
+    """A piece is whole characters, and says how many tokens made it: here one for each byte."""
+    assert pieces_of(EMOJI, Trust()) == [Delta("🎓", 4), Delta(" ", 1), Delta("é", 2)]
+
+
+def test_what_may_be_a_refusal_is_held_back() -> None:
+    """Until it is told apart; what only began like one is said then, in one piece."""
+    trust = Trust("Not mine.")
+    assert pieces_of(b"Not yours", trust)[0] == Delta("Not y", 5)
+    assert pieces_of(b"Not mine.", trust) == [Delta("Not mine.", 9, outside=True)]
+
+
+def test_what_piles_up_becomes_one_piece(load: Load, files: SimpleNamespace) -> None:
+    """Whoever reads slowly gets all that was written since, and no count is lost."""
+
+    engine = load(files.letters)
+
+    async def slowly() -> list[Delta]:
+        stream = engine.stream(says(max_tokens=300))
+        first = await anext(stream)
+        await asyncio.sleep(1)
+        return [chunk for chunk in [first, *[chunk async for chunk in stream]] if isinstance(chunk, Delta)]
+
+    deltas = asyncio.run(slowly())
+    assert len(deltas) < 300
+    assert sum(delta.tokens for delta in deltas) == 300
+    assert "".join(delta.text for delta in deltas) == (LETTERS.decode() * 38)[:300]
 
 
 # Stop strings
@@ -431,6 +457,15 @@ def test_two_asks_are_served_in_order(load: Load, files: SimpleNamespace) -> Non
     assert order == ["one", "two"]
 
 
+async def until_free(engine: Engine) -> None:
+    while True:
+        try:
+            await engine.weigh(says())
+        except Busy:
+            continue
+        return
+
+
 def test_a_full_line_is_busy(load: Load, files: SimpleNamespace) -> None:
     """Who finds no place is told so at once, by weighing and by streaming; a place given back is free."""
     engine = load(files.letters, queue=1, parallel=1)
@@ -446,7 +481,7 @@ def test_a_full_line_is_busy(load: Load, files: SimpleNamespace) -> None:
                 await collect(engine, says())
             waiting.cancel()
             await asyncio.wait([waiting])
-            await engine.weigh(says())
+            await until_free(engine)
         return busy.value.message
 
     assert re.fullmatch(r"the line before this model is full \(1 waiting\); try again in \d+ s", asyncio.run(crowd()))

@@ -6,7 +6,7 @@ Frozen values check themselves on construction, so a wrong one cannot exist.
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -24,6 +24,19 @@ Use = Literal["context", "quote"]
 
 CHARS_PER_TOKEN = 6
 """Characters that one token is reckoned at when a worst case is reserved; English needs about 4.5."""
+
+
+RANGES: Mapping[str, tuple[float, float]] = {
+    "temperature": (0.0, 2.0),
+    "top_p": (0.0, 1.0),
+    "min_p": (0.0, 1.0),
+    "frequency_penalty": (-2.0, 2.0),
+    "presence_penalty": (-2.0, 2.0),
+    "repeat_penalty": (0.1, 10.0),
+}
+"""The least and the most of an ask's numbers, by OpenAI's API and llama.cpp's."""
+
+MOST_TOP_K = 1 << 20
 
 
 # What is asked and what comes back

@@ -18,6 +18,8 @@ from typing import Any, cast, get_args
 from lyceum.errors import BadRequest, LyceumError, PeerError, TooLong
 from lyceum.money import check_msat
 from lyceum.ports import (
+    MOST_TOP_K,
+    RANGES,
     Ask,
     Bill,
     Candidate,
@@ -51,6 +53,10 @@ MAX_NAME = 200
 MAX_CITATIONS = 64
 MAX_TOPICS = 2048
 MAX_OFFERS = 4096
+LONGEST_S = 3600.0
+NUMBERS: Mapping[str, float] = {each.name: cast("float", each.default) for each in fields(Ask) if each.name in RANGES}
+"""An ask's numbers as they are when nothing is said about them."""
+
 FINISHES = frozenset(get_args(Finish))
 DONE = "data: [DONE]\n\n"
 BALANCE_ENDED = "the token's balance ended before the answer did: top it up (POST /l402/topup) and ask again"
@@ -78,15 +84,15 @@ def read_chat(body: bytes) -> ChatRequest:
             model=_text(found, "model"),
             messages=_messages(found.get("messages")),
             max_tokens=_max_tokens(found),
-            temperature=_number(found, "temperature", 0.0, 2.0, default=0.0),
-            top_p=_number(found, "top_p", 0.0, 1.0, default=1.0),
-            min_p=_number(found, "min_p", 0.0, 1.0, default=0.0),
+            **_numbers(found),
+            top_k=_top_k(found),
             seed=_integer(found, "seed"),
             stop=_stop(found.get("stop")),
             schema=_schema(found.get("response_format")),
             grammar=_grammar(found.get("grammar")),
             logprobs=_likeliest(found),
             budget_msat=_integer(found.get("lyceum") or {}, "budget_msat") or 0,
+            deadline_s=_number(found.get("lyceum") or {}, "deadline_s", 0.0, LONGEST_S, default=0.0),
         )
     except ValueError as error:
         raise BadRequest(str(error)) from None
@@ -125,12 +131,24 @@ def _integer(found: Mapping[str, Any], name: str) -> int | None:
 
 
 def _number(found: Mapping[str, Any], name: str, least: float, most: float, default: float) -> float:
-    value = found.get(name)
+    value = found.get(name) if isinstance(found, Mapping) else None
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
         raise BadRequest(f"{name} must be a number from {least:g} to {most:g}", name)
     return float(value)
+
+
+def _numbers(found: Mapping[str, Any]) -> Any:
+    return {name: _number(found, name, *RANGES[name], default) for name, default in NUMBERS.items()}
+
+
+def _top_k(found: Mapping[str, Any]) -> int:
+    """llama.cpp's own server also takes -1 for all."""
+    value = _integer(found, "top_k") or 0
+    if not -1 <= value <= MOST_TOP_K:
+        raise BadRequest(f"top_k must be from 0 (all) to {MOST_TOP_K}", "top_k")
+    return max(value, 0)
 
 
 def _max_tokens(found: Mapping[str, Any]) -> int | None:
@@ -482,20 +500,24 @@ def write_chat(ask: Ask) -> JsonObject:
         "max_tokens": ask.max_tokens,
         "seed": ask.seed,
         "stop": list(ask.stop) or None,
-        "min_p": ask.min_p or None,
+        "top_k": ask.top_k or None,
         "response_format": _response_format(ask.schema),
         "grammar": ask.grammar or None,
         "logprobs": None if ask.logprobs is None else True,
         "top_logprobs": ask.logprobs,
     }
-    return {
-        "model": ask.model,
-        "messages": [{"role": message.role, "content": message.content} for message in ask.messages],
-        "temperature": ask.temperature,
-        "top_p": ask.top_p,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    } | {name: value for name, value in wanted.items() if value is not None}
+    return (
+        {
+            "model": ask.model,
+            "messages": [{"role": message.role, "content": message.content} for message in ask.messages],
+            "temperature": ask.temperature,
+            "top_p": ask.top_p,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        | {name: getattr(ask, name) for name, default in NUMBERS.items() if getattr(ask, name) != default}
+        | {name: value for name, value in wanted.items() if value is not None}
+    )
 
 
 def _response_format(schema: str) -> JsonObject | None:

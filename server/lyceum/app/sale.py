@@ -35,6 +35,10 @@ class Tab:
         """For the answer: what the till says, such as a receipt."""
         return NO_STORE | dict(self.admitted.headers if self.admitted else ())
 
+    @property
+    def payer(self) -> str:
+        return self.admitted.token_id if self.admitted else ""
+
     def most_written(self, price: Price, read: Usage) -> int | None:
         """How many units an answer may have that was admitted on the rest of a balance; None for any other."""
         if self.admitted is None or self.admitted.amount_msat >= self.wanted_msat:
@@ -61,7 +65,7 @@ class Sale:
 
     def __init__(self, model: Model, ask: Ask, weighed: Usage, tab: Tab) -> None:
         self._model = model
-        self._ask = ask
+        self._ask = replace(ask, payer=tab.payer)
         self._read = replace(weighed, output_tokens=0, output_chars=0)
         self._tab = tab
 

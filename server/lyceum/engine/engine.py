@@ -14,19 +14,9 @@ from lyceum.engine.fleet import Fleet, Needs
 from lyceum.engine.messages import DELTA, END, PLAIN, News, read_delta, read_end, read_error
 from lyceum.engine.settings import EngineSettings
 from lyceum.errors import BadRequest, ConfigError, ModelError
-from lyceum.ports import CHARS_PER_TOKEN, Ask, Chunk, Delta, End, Limits, Offer, Usage
+from lyceum.ports import CHARS_PER_TOKEN, MOST_TOP_K, RANGES, Ask, Chunk, Delta, End, Limits, Offer, Usage
 
 MOST_LIKELIEST = 20
-RANGES = (
-    ("temperature", 0, 2),
-    ("top_p", 0, 1),
-    ("min_p", 0, 1),
-    ("top_k", 0, 1 << 20),
-    ("frequency_penalty", -2, 2),
-    ("presence_penalty", -2, 2),
-    ("repeat_penalty", 0.1, 10),
-)
-"""Of an ask's numbers; the penalties of OpenAI's and llama.cpp's APIs."""
 
 
 class Engine:
@@ -144,10 +134,10 @@ def with_digest(settings: EngineSettings, offer: Offer, card: Card) -> Offer:
 def _check_values(ask: Ask, limits: Limits) -> None:
     if ask.max_tokens is not None and ask.max_tokens > limits.max_tokens:
         raise BadRequest(f"max_tokens must be at most {limits.max_tokens}, not {ask.max_tokens}", "max_tokens")
-    for name, least, most in RANGES:
+    for name, (least, most) in (*RANGES.items(), ("top_k", (0, MOST_TOP_K))):
         value = getattr(ask, name)
         if not least <= value <= most:
-            raise BadRequest(f"{name} must be from {least} to {most}, not {value}", name)
+            raise BadRequest(f"{name} must be from {least:g} to {most:g}, not {value}", name)
     if ask.logprobs is not None and not 0 <= ask.logprobs <= MOST_LIKELIEST:
         raise BadRequest(f"top_logprobs must be from 0 to {MOST_LIKELIEST}, not {ask.logprobs}", "top_logprobs")
 

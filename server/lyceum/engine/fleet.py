@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from lyceum.engine.worker import running_loop
 from lyceum.engine.workers import Workers
 from lyceum.errors import Busy, ConfigError, LyceumError, ModelError
 
@@ -161,7 +162,7 @@ class Fleet:
         if pause_s > BUSY_S:
             busy = Busy(f"{berth.name} keeps failing and is given a rest; try again", math.ceil(pause_s))
             berth.failure = (busy, now + pause_s)
-        if not (berth.retired or berth.loading) and _in_loop():
+        if not (berth.retired or berth.loading) and running_loop():  # without one, it is loaded when it is next asked
             self._begin(berth, pause_s)
 
     async def _make_room(self, berth: Berth[T]) -> None:
@@ -180,11 +181,6 @@ class Fleet:
         shared = {berth.needs.shared: berth.needs.shared_bytes for berth in berths}
         taken = sum(shared.values()) + sum(berth.needs.own_bytes for berth in set(berths))
         return not self._limit_bytes or taken <= self._limit_bytes
-
-
-def _in_loop() -> bool:
-    """Without one, it is loaded when it is next asked."""
-    return asyncio._get_running_loop() is not None
 
 
 def _nothing() -> None:

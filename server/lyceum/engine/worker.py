@@ -25,7 +25,7 @@ from lyceum.errors import ModelError
 log = logging.getLogger(__name__)
 
 WATCH_S = 1.0
-LONGEST_CALL_S = {True: 5.0, False: 300.0}
+LONGEST_CALL_S = {True: 10.0, False: 300.0}
 """What a call into llama.cpp may take: one that serves a single request, such as following its grammar; one that
 serves all, such as reading a stretch of a long prompt by a huge model."""
 
@@ -135,8 +135,8 @@ class Worker:
     # The wire
 
     def _attach(self) -> None:
-        loop = asyncio.get_running_loop()
-        if loop is self._loop:
+        loop = running_loop()
+        if loop is None or loop is self._loop:
             return
         if self._loop and not self._loop.is_closed():
             self._loop.remove_reader(self._wire)
@@ -164,13 +164,13 @@ class Worker:
             while self._unsent:
                 del self._unsent[: self._wire.send(self._unsent)]
         except BlockingIOError:
-            assert self._loop  # noqa: S101
-            self._loop.add_writer(self._wire, self._flush)
+            if self._loop and not self._loop.is_closed():
+                self._loop.add_writer(self._wire, self._flush)
             return
         except OSError:
             self._lose()
             return
-        if self._loop and not self.lost:
+        if self._loop and not self._loop.is_closed():
             self._loop.remove_writer(self._wire)
 
     def _lose(self) -> None:
@@ -218,6 +218,14 @@ class Worker:
         """The shapes whose calls the process died in."""
         entries = [self._slate.look(lane) for lane in (STEPS, READS)]
         return {self._shapes[entry.request] for entry in entries if entry.busy and entry.request in self._shapes}
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop that this is called within."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _start(wire: int, slate: int) -> subprocess.Popen[bytes]:

@@ -64,18 +64,26 @@ class Chat:
         refusal = card.refusal if settings.refusal is None else settings.refusal
         self._trust = Trust(refusal, card.doubt if settings.doubt is None else settings.doubt)
         self._runs: dict[int, Run] = {}
+        self._coming: set[int] = set()
 
     # Open to the thread that reads requests
 
     def weigh(self, ask: Ask) -> tuple[int, int]:
         """Tokens of the prompt, and those that the answer may have. Raises BadRequest, TooLong or Busy."""
+        self._schedule.check_room(len(self._coming))
         self._schedule.check_wait(ask.deadline_s or PATIENCE_S)
-        job = self.plan(0, ask)
+        job = self._plan(0, ask)
         shape.check(ask, self._vocab)
         return len(job.prompt), job.answer_tokens
 
     def plan(self, number: int, ask: Ask) -> Job:
-        """Raises as `weigh` does."""
+        """What is to `join` now. Raises as `weigh` does."""
+        self._schedule.check_room(len(self._coming))
+        job = self._plan(number, ask)
+        self._coming.add(number)
+        return job
+
+    def _plan(self, number: int, ask: Ask) -> Job:
         limits = self._limits
         if ask.input_chars > limits.context_tokens * self._vocab.longest:
             raise TooLong(
@@ -96,6 +104,7 @@ class Chat:
 
     def join(self, job: Job, ask: Ask) -> None:
         """Raises Busy when the line is full."""
+        self._coming.discard(job.number)
         self._schedule.join(job)
         answer = Answer(ask, len(job.prompt), job.answer_tokens, self._trust)
         self._runs[job.number] = Run(job, answer, ask.logprobs, self._sampler(job.number, ask))

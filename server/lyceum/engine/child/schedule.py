@@ -164,16 +164,15 @@ class Schedule:
     def busy(self) -> bool:
         return bool(self._waiting or self._running)
 
-    def check_room(self) -> None:
-        """Raises Busy where a newcomer would find no place. Any thread may ask."""
-        waiting = len(self._waiting)
+    def check_room(self, coming: int = 0) -> None:
+        """Raises Busy where a newcomer would find no place; `coming` others are on their way. Any thread may ask."""
+        waiting = len(self._waiting) + coming
         if waiting >= self._queue + self._parallel - len(self._running):  # who waits only for the next step has a place
             retry_s = max(1, math.ceil(self.wait_s() / (waiting + 1)))
             raise Busy(f"the line before this model is full ({waiting} waiting); try again in {retry_s} s", retry_s)
 
     def check_wait(self, patience_s: float) -> None:
         """Raises Busy where a newcomer would not be served within `patience_s`. Any thread may ask."""
-        self.check_room()
         if (wait_s := self.wait_s()) > patience_s:
             retry_s = math.ceil(wait_s - patience_s)
             raise Busy(f"the line before this model takes about {wait_s:.0f} s; try again in {retry_s} s", retry_s)

@@ -19,8 +19,8 @@ SEEDS = 0xFFFFFFFF
 GREEDY = 0.01
 """Below this temperature the likeliest token is taken: logits divided by less leave the range of a float."""
 
-PATIENCE_S = 0.5
-"""An ambiguous grammar takes llama.cpp several times longer for each token than for the one before."""
+PATIENCE_S = 0.25
+"""Of this thread. An ambiguous grammar takes llama.cpp several times longer for each token than for the one before."""
 
 REPEATED = 64
 """llama.cpp's own default (`repeat_last_n`)."""
@@ -83,9 +83,9 @@ class Sampler:
         """
         if not self._grammar:
             return int(c.llama_sampler_sample(self._chain, context, row))
-        begun = time.monotonic()
+        begun = time.thread_time()
         token = self._chosen(logits)
-        if time.monotonic() - begun > PATIENCE_S:
+        if time.thread_time() - begun > PATIENCE_S:
             raise BadRequest("this grammar can be read in too many ways at once: make it unambiguous", "grammar")
         return token
 
