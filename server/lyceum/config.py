@@ -300,7 +300,6 @@ BOUNDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "max_tokens": ("1 to 1048576 tokens", lambda value: 1 <= value <= 1 << 20),
     "n_gpu_layers": ("-1 (all) or more", lambda value: value >= -1),
     "threads": ("0 (chosen for the machine) to 256", lambda value: 0 <= value <= 256),
-    "parallel": ("1 to 64 requests", lambda value: 1 <= value <= 64),
     "queue": ("1 to 10000 requests", lambda value: 1 <= value <= 10_000),
     "parallel": ("1 to 10000 requests", lambda value: 1 <= value <= 10_000),
     **dict.fromkeys(

@@ -142,19 +142,22 @@ def limits_of(table: ModelTable | UpstreamTable) -> Limits:
 
 
 def settings_of(table: ModelTable, config: Config) -> EngineSettings:
-    return EngineSettings(
-        config.path(table.path),
-        table.n_ctx,
-        table.n_gpu_layers,
-        table.threads or None,
-        table.queue,
-        config.path(table.lora) if table.lora else None,
-        table.lora_scale,
-        table.refusal or None,
-        table.doubt if table.doubt >= 0 else None,
-        table.parallel,
-        table.system,
-    )
+    try:
+        return EngineSettings(
+            config.path(table.path),
+            table.n_ctx,
+            table.n_gpu_layers,
+            table.threads or None,
+            table.queue,
+            config.path(table.lora) if table.lora else None,
+            table.lora_scale,
+            table.refusal or None,
+            table.doubt if table.doubt >= 0 else None,
+            table.parallel,
+            table.system,
+        )
+    except ValueError as error:
+        raise ConfigError(f"model {table.path}: {error}") from None
 
 
 def upstream_settings(table: UpstreamTable, environment: Mapping[str, str]) -> UpstreamSettings:
