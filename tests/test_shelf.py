@@ -431,7 +431,7 @@ def test_check_measures(shop: Path) -> None:
     assert found["written_per_s"] > 0
     assert found["read_per_s"] > 0
     assert found["fits"]
-    assert found["memory_needed_bytes"] == read_card(shop / "two.gguf").memory_bytes(512)
+    assert found["memory_needed_bytes"] == read_card(shop / "two.gguf").memory_bytes(512, 8)
 
 
 def test_check_takes_a_file_without_any_configuration(tmp_path: Path) -> None:
