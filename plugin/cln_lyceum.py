@@ -278,7 +278,7 @@ def admit(
     try:
         answer = plugin.till.admit(admission)
     except (RateLimited, TooManyChallenges) as limit:
-        return {"limited": {"code": limit.code, "detail": limit.message, "retry_after_s": limit.retry_after_s}}
+        return _limited(limit)
     return {"declined" if isinstance(answer, Declined) else "admitted": asdict(answer)}
 
 
@@ -286,6 +286,22 @@ def admit(
 def settle(reservation: Any, charge_msat: Any) -> dict[str, Any]:
     """Charge {charge_msat} of a {reservation}, at most all of it; the rest returns to the token."""
     return asdict(plugin.till.settle(word("reservation", reservation), msat("charge_msat", charge_msat)))
+
+
+@method("l402-quote", quick)
+def quote(amount_msat: Any, client: Any = "") -> dict[str, Any]:
+    """Say what a first payment for a request of {amount_msat} would be now; no invoice is made.
+
+    Too many of one {client} are `limited`, as by l402-admit.
+    """
+    try:
+        return {"first_payment_msat": plugin.till.quote(msat("amount_msat", amount_msat), str(client)[:64])}
+    except RateLimited as limit:
+        return _limited(limit)
+
+
+def _limited(limit: RateLimited | TooManyChallenges) -> dict[str, Any]:
+    return {"limited": {"code": limit.code, "detail": limit.message, "retry_after_s": limit.retry_after_s}}
 
 
 @method("l402-verify", quick)

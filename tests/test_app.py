@@ -104,6 +104,7 @@ class Door:
     broken: int = 0
     limit: LyceumError | None = None
     left_msat: int = 10_000
+    service: str = "lyceum"
 
     async def admit(self, entry: Entry) -> Admitted | Declined:
         self.asked.append(entry)
@@ -119,6 +120,10 @@ class Door:
             raise NodeError("the node is away")
         self.settled.append(charge_msat)
         return Settlement("t1", charge_msat, 900 - charge_msat)
+
+    async def quote(self, entry: Entry) -> int:
+        self.asked.append(entry)
+        return max(entry.amount_msat, 3000)
 
     async def bundle_msat(self) -> int:
         return 3000
@@ -282,6 +287,7 @@ async def test_a_refusal_by_the_till_is_a_402_that_can_be_paid() -> None:
     assert response.headers.get_list("www-authenticate") == list(LINES)
     assert response.headers["content-type"] == "application/problem+json"
     assert response.headers["cache-control"] == "no-store"
+    assert response.headers["link"] == '</.well-known/l402.json>; rel="l402-manifest"'
     found = response.json()
     assert (found["code"], found["status"], found["amount_msat"]) == ("exhausted", 402, 2000)
     assert found["error"]["code"] == "exhausted"

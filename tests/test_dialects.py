@@ -7,6 +7,7 @@ before they are let loose on what this server writes.
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -18,10 +19,13 @@ import pytest
 
 from fakes import Speaker
 from lyceum.app import Stock, create_app
+from lyceum.errors import ModelError
 from lyceum.l402 import Caveat, Malformed, attenuate, challenge_macaroon, parse_challenge
+from lyceum.l402.canonical import from_base64url
 from lyceum.ports import Admitted, Declined, Entry, Offer, Price, Settlement
 from lyceum.till import Admission
 from test_till import Shop
+from test_till_payment import Buyer
 
 pytestmark = pytest.mark.anyio
 
@@ -165,6 +169,8 @@ SENDERS = {
 class Counter:
     """A gate to a till in this process, with everything real but the wallet."""
 
+    service = "llm"
+
     def __init__(self, shop: Shop) -> None:
         self.shop = shop
         self.asked = 0
@@ -178,6 +184,9 @@ class Counter:
     async def settle(self, reservation: str, charge_msat: int) -> Settlement:
         return self.shop.till.settle(reservation, charge_msat)
 
+    async def quote(self, entry: Entry) -> int:
+        return 1000
+
     async def bundle_msat(self) -> int:
         return 1000
 
@@ -190,9 +199,9 @@ def counter(tmp_path: Path) -> Iterator[Counter]:
 
 
 @asynccontextmanager
-async def browser(counter: Counter) -> AsyncIterator[httpx.AsyncClient]:
-    offer = Offer("parrot", price=Price(base_msat=100))
-    transport = httpx.ASGITransport(create_app(Stock((Speaker(offer),)), counter))
+async def browser(counter: Counter, error: Exception | None = None) -> AsyncIterator[httpx.AsyncClient]:
+    parrot = Speaker(Offer("parrot", price=Price(base_msat=100)), error=error)
+    transport = httpx.ASGITransport(create_app(Stock((parrot,)), counter))
     async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
         yield client
 
@@ -224,6 +233,24 @@ async def test_every_client_gets_in(counter: Counter, sender: str) -> None:
         answer = await chat(client, SENDERS[sender](challenge.macaroon_text, preimage))
     assert answer.status_code == 200
     assert answer.json()["lyceum"]["charge"]["charged_msat"] == 100
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_payment_buys_one_answer_and_a_failure_gives_it_back(counter: Counter, stream: bool) -> None:
+    """MPP's intent charge: a 5xx has no receipt and costs nothing, the answer has one, a third is refused."""
+    async with browser(counter) as client:
+        buyer = Buyer(counter.shop, Declined("", "", tuple((await chat(client)).headers.items()), 0))
+    shown = {"Authorization": buyer.payment}
+    async with browser(counter, ModelError("the weights are gone")) as client:
+        failed = await chat(client, shown)
+    async with browser(counter) as client:
+        answered = await client.post("/v1/chat/completions", json=CHAT | {"stream": stream}, headers=shown)
+        refused = await chat(client, shown)
+    assert (failed.status_code, "payment-receipt" in failed.headers) == (500, False)
+    receipt = json.loads(from_base64url(answered.headers["payment-receipt"]))
+    assert (answered.status_code, receipt["challengeId"]) == (200, buyer.challenge["id"])
+    assert (refused.status_code, refused.json()["code"]) == (402, "already-used")
+    assert refused.json()["type"] == "https://paymentauth.org/problems/invalid-challenge"
 
 
 # Pages of other origins

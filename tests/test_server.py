@@ -65,6 +65,16 @@ def test_a_402_can_be_paid_and_the_answer_is_charged(shop: Shop) -> None:
     assert shop.balance_msat(ticket["authorization"]) == answer["lyceum"]["charge"]["balance_msat"]
 
 
+def test_a_quote_is_what_the_402_then_asks(shop: Shop) -> None:
+    """What the manifest's quote endpoint says is paid is what is paid, and asking makes no invoice."""
+    manifest = httpx.get(f"{shop.url}/.well-known/l402.json").json()
+    assert manifest["provider"]["node_pubkey"] == shop.market.seller.node_id
+    before = len(shop.market.seller.rpc.listinvoices()["invoices"])
+    quote = httpx.post(shop.url + manifest["quote_endpoint"], json=CHAT, timeout=60).json()
+    assert len(shop.market.seller.rpc.listinvoices()["invoices"]) == before
+    assert shop.post().json()["amount_msat"] == quote["first_payment_msat"] >= quote["price_msat"]
+
+
 def test_openai_s_client_gets_an_answer(shop: Shop) -> None:
     """The public client works unchanged, with the credential as its API key."""
     answer = shop.openai(shop.buy()).chat.completions.create(**CHAT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -253,6 +254,23 @@ def test_a_clock_that_goes_back_gives_nothing(shop: Shop) -> None:
     """Neither a challenge nor a longer wait."""
     rate = Rate()
     assert [rate.take("net", 2, now) for now in (1000, 1000, 1000, 500, 500)] == [0, 0, 30, 30, 30]
+
+
+def test_a_quote_is_what_the_first_payment_will_be(shop: Shop) -> None:
+    """The larger of the request and the bundle, in whole satoshis; nothing is made for it."""
+    assert [shop.till.quote(amount, "") for amount in (1, 2500, 3001)] == [3000, 3000, 4000]
+    assert shop.wallet.made == {}
+
+
+def test_quotes_are_limited_apart_from_challenges(shop: Shop) -> None:
+    """A network that looks at prices too often is told when to come back, and may still buy."""
+    for _ in range(shop.till.terms.challenges_per_minute):
+        shop.till.quote(1, "192.0.2.0/24")
+    with pytest.raises(RateLimited) as limited:
+        shop.till.quote(1, "192.0.2.0/24")
+    assert limited.value.retry_after_s > 0
+    assert shop.till.quote(1, "198.51.100.0/24")
+    assert isinstance(shop.till.admit(replace(ASK, client="192.0.2.0/24")), Declined)
 
 
 # A paid token

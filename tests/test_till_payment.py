@@ -33,7 +33,7 @@ class Buyer:
 
     def __init__(self, shop: Shop, declined: Admitted | Declined) -> None:
         assert isinstance(declined, Declined)
-        lines = [line for _, line in declined.headers]
+        lines = [line for name, line in declined.headers if name.lower() == "www-authenticate"]
         self.challenge = next(dict(said) for scheme, said in challenges(lines) if scheme == "payment")
         self.request: dict[str, Any] = json.loads(from_base64url(self.challenge["request"]))
         sold = parse_challenge(lines)

@@ -150,25 +150,34 @@ class PluginCalls:
 
 
 class NodeGate:
-    """A `Gate` through `l402-admit` and `l402-settle` of the node's plugin."""
+    """A `Gate` through `l402-admit`, `l402-settle` and `l402-quote` of the node's plugin."""
 
     def __init__(self, plugin: PluginCalls, service: str) -> None:
         self._plugin = plugin
-        self._service = service
+        self.service = service
 
     async def admit(self, entry: Entry) -> Admitted | Declined:
-        answer = await self._plugin("l402-admit", service=self._service, **asdict(entry))
-        if "limited" in answer:
-            limit = answer["limited"]
-            raise LIMITS[limit["code"]](limit["detail"], limit["retry_after_s"])
+        answer = _unlimited(await self._plugin("l402-admit", service=self.service, **asdict(entry)))
         kind, said = (Admitted, answer["admitted"]) if "admitted" in answer else (Declined, answer["declined"])
         return kind(**said | {"headers": tuple((name, value) for name, value in said["headers"])})
 
     async def settle(self, reservation: str, charge_msat: int) -> Settlement:
         return Settlement(**await self._plugin("l402-settle", reservation=reservation, charge_msat=charge_msat))
 
+    async def quote(self, entry: Entry) -> int:
+        answer = await self._plugin("l402-quote", amount_msat=entry.amount_msat, client=entry.client)
+        return int(_unlimited(answer)["first_payment_msat"])
+
     async def bundle_msat(self) -> int:
         return int((await self._plugin("l402-stats"))["terms"]["bundle_msat"])
+
+
+def _unlimited(answer: dict[str, Any]) -> dict[str, Any]:
+    """`answer`, or RateLimited or TooManyChallenges as the till says."""
+    limit = answer.get("limited")
+    if limit:
+        raise LIMITS[limit["code"]](limit["detail"], limit["retry_after_s"])
+    return answer
 
 
 class NodePayer:

@@ -553,11 +553,20 @@ class Entry:
 class Gate(Protocol):
     """The till as a web server sees it: it hands over header text and learns no secrets."""
 
+    @property
+    def service(self) -> str:
+        """The name that the tokens are sold for."""
+        ...
+
     async def admit(self, entry: Entry) -> Admitted | Declined:
         """Reserve what it asks for. Raises BadRequest for two different credentials in one request."""
         ...
 
     async def settle(self, reservation: str, charge_msat: int) -> Settlement: ...
+
+    async def quote(self, entry: Entry) -> int:
+        """What a first payment for it would be now, in msat; makes no invoice."""
+        ...
 
     async def bundle_msat(self) -> int:
         """The least that a first payment buys now."""

@@ -104,6 +104,11 @@ def read_chat(body: bytes) -> ChatRequest:
     return ChatRequest(ask, found.get("stream") is True, bool(options.get("include_usage")))
 
 
+def read_model(body: bytes) -> str:
+    """The model that the body of either endpoint names."""
+    return _text(_object(body), "model")
+
+
 def _object(body: bytes) -> JsonObject:
     try:
         found = json.loads(body)

@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from lyceum.app.browsers import CORS
+from lyceum.app.discovery import Discovery
 from lyceum.app.failures import HANDLERS
 from lyceum.app.shop import Shop
 from lyceum.app.stock import Stock
@@ -39,6 +40,7 @@ def create_app(stock: Stock, gate: Gate | None, stop: Callable[[], Awaitable[Non
             Route("/v1/models/{model:path}", shop.show_model),
             Route("/v1/chat/completions", shop.chat, methods=["POST"]),
             Route("/v1/embeddings", shop.embed, methods=["POST"]),
+            *(Discovery(stock, gate).routes() if gate else ()),
         ],
         middleware=[CORS],
         exception_handlers=HANDLERS,

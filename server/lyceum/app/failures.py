@@ -16,6 +16,8 @@ from lyceum.ports import Declined, Offer
 NO_STORE = {"Cache-Control": "no-store"}
 CLIENT_GONE = 499
 NO_ROUTE = "no-such-route"
+MANIFEST = "/.well-known/l402.json"
+MANIFEST_LINK = ("Link", f'<{MANIFEST}>; rel="l402-manifest"')
 
 
 class Refused(PaymentRequired):
@@ -50,7 +52,7 @@ async def _payment_required(_: Request, error: Exception) -> Response:
         model=error.offer.model,
         price=asdict(error.offer.price),
     )
-    return Problem(body, declined.headers)
+    return Problem(body, (*declined.headers, MANIFEST_LINK))
 
 
 async def _failed(_: Request, error: Exception) -> Response:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
+from lyceum import wire
 from lyceum.errors import BadRequest, ModelError, UnknownModel
 from lyceum.ports import Ask, Embedder, Gate, Model, Offer, TextBatch, Usage, Watched
 
@@ -87,6 +88,15 @@ async def order_answer(model: Model, ask: Ask) -> Order:
 async def order_vectors(embedder: Embedder, batch: TextBatch) -> Order:
     weighed, offer = await embedder.weigh(batch), embedder.offer
     return Order(offer, weighed, offer.price.reading_msat(weighed))
+
+
+async def order_of(stock: Stock, body: bytes) -> Order:
+    """Of the body of either endpoint, by the model that it names."""
+    name = wire.read_model(body)
+    if stock.turns_into_vectors(name):
+        batch, _ = wire.read_texts(body)
+        return await order_vectors(stock.embedder(name), batch)
+    return await order_answer(stock.model(name), wire.read_chat(body).ask)
 
 
 async def listed(offers: Iterable[Offer], gate: Gate | None) -> list[Offer]:

@@ -61,6 +61,7 @@ class Challenges:
         self._random_bytes = random_bytes
         self._lock = threading.Lock()
         self._rate = Rate()
+        self._quotes = Rate()
         self._shown: OrderedDict[Wish, Shown] = OrderedDict()
         self._kept: dict[str, int] = {}
 
@@ -74,6 +75,13 @@ class Challenges:
                 shown = self._mint(wish, terms)
                 self._remember(wish, shown)
         return shown.lines
+
+    def limit_quotes(self, client: str, terms: TillTerms) -> None:
+        """Raises RateLimited. Quotes are counted apart: who looks at prices may still buy."""
+        with self._lock:
+            wait_s = self._quotes.take(client, terms.challenges_per_minute, self._now()) if client else 0
+        if wait_s:
+            raise RateLimited("too many quotes for your network; the manifest lists the prices", wait_s)
 
     def paid(self, payment_hash: str) -> None:
         """The node has received it, so it is open no more."""

@@ -91,6 +91,11 @@ class Till:
             raise BadRequest("no such reservation: it was never made, or lapsed and was given back", "reservation")
         return settled
 
+    def quote(self, amount_msat: int, client: str) -> int:
+        """What a first payment for a request of so much would be now, in msat. Makes none. Raises RateLimited."""
+        self._challenges.limit_quotes(client, self.terms)
+        return self._first_msat(check_msat("amount_msat", amount_msat, least=1))
+
     def revoke(self, token_id: str) -> bool:
         """Refuse this token from now on; False if it was revoked before."""
         if len(token_id) != 64 or set(token_id) - set("0123456789abcdef"):
@@ -127,8 +132,11 @@ class Till:
             )
         )
 
+    def _first_msat(self, amount_msat: int) -> int:
+        return whole_sats_msat(max(amount_msat, self.terms.bundle_msat))
+
     def _decline(self, admission: Admission, refusal: l402.Refusal) -> Declined:
-        amount_msat = whole_sats_msat(max(admission.amount_msat, self.terms.bundle_msat))
+        amount_msat = self._first_msat(admission.amount_msat)
         lines = self._challenges.issue(admission, amount_msat, self.terms)
         headers = tuple(("WWW-Authenticate", line) for line in lines)
         return Declined(refusal.reason, refusal.detail, headers, amount_msat, l402.problem_type(refusal.reason))
