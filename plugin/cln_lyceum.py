@@ -33,12 +33,12 @@ try:
     from lyceum.ensemble import Ensemble
     from lyceum.errors import BadRequest, LyceumError, NoAnswer, RateLimited, TooManyChallenges
     from lyceum.lazy.mint import LazyWallet
-    from lyceum.ledger import Database, PurseBook, TillBook
+    from lyceum.ledger import BillBook, Database, PurseBook, TillBook
     from lyceum.node import call
-    from lyceum.parameters import count, lines, msat, urls, word
-    from lyceum.peers import Seller, muster, visit
-    from lyceum.ports import Ask, Declined, End, Message, Offer, Terms, Wanted
-    from lyceum.purse import LONGEST_PAYMENT_S, Purse, PurseLimits, PursePayer
+    from lyceum.parameters import count, lines, moment, msat, urls, word
+    from lyceum.peers import Seller, muster, origin_of, visit
+    from lyceum.ports import Ask, Declined, Delivery, End, Message, Offer, Terms, Usage, Wanted
+    from lyceum.purse import LONGEST_PAYMENT_S, Bills, Purse, PurseLimits, PursePayer
     from lyceum.till import Admission, Till, TillTerms
     from lyceum.wire import write_offer
 except ModuleNotFoundError as missing:
@@ -247,7 +247,7 @@ def _furnish(directory: Path) -> None:
     plugin.peers()
     plugin.patience_s()
     plugin.till = Till(wallet, TillBook(database), root_key, terms, now=_now, random_bytes=secrets.token_bytes)
-    plugin.purse = Purse(wallet, PurseBook(database), now=_now, limits=limits)
+    plugin.purse = Purse(wallet, PurseBook(database), Bills(BillBook(database), now=_now), now=_now, limits=limits)
 
 
 def _now() -> int:
@@ -386,6 +386,19 @@ def discard(payment_hash: Any) -> dict[str, Any]:
     return {"payment_hash": payment_hash}
 
 
+@method("l402-report", quick)
+def report(delivery: Any) -> dict[str, Any]:
+    """Write down what a credential was spent on. A {delivery} with a complaint ends all trust in its origin."""
+    plugin.purse.bills.enter(_delivery(delivery))
+    return {}
+
+
+@method("l402-distrusted", quick)
+def distrusted() -> dict[str, Any]:
+    """The origins that overcharged and are neither asked nor paid, each with the complaint."""
+    return {"origins": plugin.purse.bills.distrusted()}
+
+
 # The desk.
 
 
@@ -439,10 +452,16 @@ def account(end: End) -> dict[str, Any]:
 
 @method("lyceum-models", patient)
 def models() -> dict[str, Any]:
-    """The specialists that your peers sell now, with fields, limits and prices."""
+    """The specialists that your peers sell now, with fields, limits and prices; and who overcharged before."""
+    complaints = plugin.purse.bills.distrusted()
     return {
         "models": [
-            {"url": seller.url, "model": offer.model, **write_offer(offer)["lyceum"]}
+            {
+                "url": seller.url,
+                "model": offer.model,
+                "complaint": complaints.get(seller.origin, ""),
+                **write_offer(offer)["lyceum"],
+            }
             for seller in _visit_all()
             for offer in seller.offers
         ]
@@ -451,13 +470,40 @@ def models() -> dict[str, Any]:
 
 @method("lyceum-peers", patient)
 def peers() -> dict[str, Any]:
-    """The sellers in lyceum-peers: who answers, with how many models, and who does not, and why."""
+    """The sellers in lyceum-peers: who answers, with how many models, who does not, and who overcharged."""
+    complaints = plugin.purse.bills.distrusted()
     return {
         "peers": [
-            {"url": seller.url, "node_id": seller.node_id, "models": len(seller.offers), "error": seller.error}
+            {
+                "url": seller.url,
+                "node_id": seller.node_id,
+                "models": len(seller.offers),
+                "error": seller.error,
+                "complaint": complaints.get(seller.origin, ""),
+            }
             for seller in _visit_all()
         ]
     }
+
+
+@method("lyceum-trust", quick)
+def trust(url: Any) -> dict[str, Any]:
+    """Ask and pay the seller at {url} again, which was refused because it overcharged."""
+    (wanted,) = urls("url", word("url", url)) or [""]
+    origin = origin_of(httpx.URL(wanted))
+    return {"origin": origin, "trusted_now": plugin.purse.bills.trust(origin)}
+
+
+@method("lyceum-bill", quick)
+def bill(since: Any = 0) -> dict[str, Any]:
+    """What was bought from whom from {since} on (a date such as 2026-11-01, or Unix seconds), by seller and model."""
+    return {"bill": [asdict(line) for line in plugin.purse.bills.bill(moment("since", since))]}
+
+
+@method("lyceum-prune", quick)
+def prune(before: Any) -> dict[str, Any]:
+    """Forget what was bought answer by answer {before} a date such as 2026-11-01; payments and tokens stay."""
+    return {"pruned": plugin.purse.bills.prune(moment("before", before))}
 
 
 def _visit_all() -> Sequence[Seller]:
@@ -494,6 +540,13 @@ def _admission(
         )
     except ValueError as error:
         raise BadRequest(str(error)) from None
+
+
+def _delivery(given: Any) -> Delivery:
+    try:
+        return Delivery(**{**given, "usage": Usage(**given["usage"])})
+    except (TypeError, KeyError, ValueError) as error:
+        raise BadRequest(f"delivery is not what ports.Delivery describes: {error}", "delivery") from None
 
 
 def _sold(token: Token) -> dict[str, Any]:

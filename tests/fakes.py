@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from lyceum.errors import BadInvoice
@@ -11,6 +11,7 @@ from lyceum.l402 import Challenge, Credential, challenge_macaroon
 from lyceum.ports import (
     Ask,
     Chunk,
+    Delivery,
     Delta,
     End,
     Finish,
@@ -141,6 +142,7 @@ class MemoryPayer:
     discarded: list[str] = field(default_factory=list)
     wanted: list[Wanted] = field(default_factory=list)
     empty: list[tuple[str, int]] = field(default_factory=list)
+    deliveries: list[Delivery] = field(default_factory=list)
 
     async def kept(self, wanted: Wanted) -> Ticket | None:
         self.wanted.append(wanted)
@@ -161,6 +163,12 @@ class MemoryPayer:
 
     async def exhausted(self, payment_hash: str, need_msat: int) -> None:
         self.empty.append((payment_hash, need_msat))
+
+    async def report(self, delivery: Delivery) -> None:
+        self.deliveries.append(delivery)
+
+    async def distrusted(self) -> Mapping[str, str]:
+        return {delivery.origin: delivery.complaint for delivery in self.deliveries if delivery.complaint}
 
 
 @dataclass

@@ -22,8 +22,8 @@ from starlette.routing import Route
 from lyceum.demo import models_directory
 from lyceum.devnet import Node
 from lyceum.devnet.process import Daemon
-from lyceum.ports import Limits, Offer, Price
-from lyceum.wire import write_offers
+from lyceum.ports import Bill, Delta, End, Limits, Offer, Price, Usage
+from lyceum.wire import Envelope, write_offers
 
 PRICES = "base_msat = 100\ninput_per_1k_msat = 200\noutput_per_1k_msat = 1000\n"
 Answer = Callable[[Request], Awaitable[Response]]
@@ -137,6 +137,20 @@ def asks_for(lines: Callable[[], tuple[str, str]]) -> Answer:
         for line in await asyncio.to_thread(lines):
             response.headers.append("WWW-Authenticate", line)
         return response
+
+    return answer
+
+
+def bills(lines: Callable[[], tuple[str, str]], bill: Bill) -> Answer:
+    """Sells the answer "Gold." for what the challenge lines ask, and bills it so."""
+    unpaid = asks_for(lines)
+    envelope = Envelope("chatcmpl-1", 1, "austrian-economics")
+    events = envelope.delta(Delta("Gold."), True) + envelope.end(End("stop", Usage(output_chars=5), bill=bill), True)
+
+    async def answer(request: Request) -> Response:
+        if "authorization" not in request.headers:
+            return await unpaid(request)
+        return Response(events, media_type="text/event-stream")
 
     return answer
 

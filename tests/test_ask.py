@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from lyceum import l402
 from lyceum.demo import plugin_path
 from lyceum.devnet import Node
 from lyceum.errors import BadInvoice, NoAnswer, OverBudget, PaymentFailed, PeerError
+from lyceum.ports import Bill, Price
 from networks import CHANNEL_MSAT, Market, mainnet_invoice, open_network
-from servers import Rogue, asks_for, garbage, goes_silent, in_thread, serving
+from servers import Rogue, asks_for, bills, garbage, goes_silent, in_thread, serving
 
 ECONOMICS = "Why did Mises say that economic calculation is impossible under socialism?"
 CULTURE = "What was the Harlem Renaissance?"
@@ -246,6 +248,50 @@ def _unreachable_lines(street: Street) -> tuple[str, str]:
     street.seller.rpc.delinvoice(label, "unpaid")
     macaroon = l402.challenge_macaroon(bytes(32), bytes.fromhex(made["payment_hash"]), bytes(32), "lyceum", 2**33)
     return l402.Challenge(macaroon, made["bolt11"]).header_lines()
+
+
+def test_a_seller_that_overcharges_is_used_once(street: Street) -> None:
+    """Its bill is recounted: the answer stands, the member says what is wrong, and nothing goes there again."""
+    wrong = Bill(400, 600, Price(base_msat=100, output_per_1k_msat=1000), 0, 5)
+    rogue = Rogue(bills(lambda: _invoice_lines(street, 1000), wrong), street.seller.node_id)
+    with in_thread(rogue.app()) as url:
+        first = street.ask(ECONOMICS, peers=url)
+        before, asked = street.settled_msat(street.buyer), rogue.asked
+        with pytest.raises(RpcError, match="overcharged: it charged 400 msat for an answer that costs 105"):
+            street.ask(ECONOMICS, peers=url)
+        refused = [street.call(street.buyer, name, {})[name.removeprefix("lyceum-")] for name in LISTINGS]
+        bill = street.call(street.buyer, "lyceum-bill", {})["bill"]
+        assert (rogue.asked, street.settled_msat(street.buyer)) == (asked, before)
+        assert street.call(street.buyer, "lyceum-trust", [url]) == {"origin": url, "trusted_now": True}
+        again = street.ask(ECONOMICS, peers=url)
+        street.call(street.buyer, "lyceum-trust", [url])
+    assert first["answer"].startswith("Gold.")
+    assert [answer["members"][0]["complaint"] for answer in (first, again)] == [
+        "it charged 400 msat for an answer that costs 105 by its price list"
+    ] * 2
+    assert all("it charged 400 msat" in row["complaint"] for (row,) in refused)
+    (line,) = [line for line in bill if line["origin"] == url]
+    assert (line["answers"], line["charged_msat"], line["recounted_msat"], line["disputes"]) == (1, 400, 105, 1)
+    assert (line["paid_msat"], line["credit_msat"]) == (1000, 600)
+
+
+LISTINGS = ("lyceum-models", "lyceum-peers")
+
+
+def test_the_bill_is_what_the_sellers_charged(street: Street) -> None:
+    """Per seller and model, answers, charges and credit as the sellers' own books have them."""
+    url = street.urls[0]
+    now = int(time.time())
+    _forget(street, url)
+    answer = street.ask(ECONOMICS, peers=url)
+    (member,) = answer["members"]
+    bill = street.call(street.buyer, "lyceum-bill", {"since": now})["bill"]
+    (line,) = [line for line in bill if line["origin"] == url]
+    assert (line["model"], line["answers"], line["failed"]) == (member["model"], 1, 0)
+    assert line["charged_msat"] == line["recounted_msat"] == member["charged_msat"]
+    assert (line["paid_msat"], line["fee_msat"]) == (member["paid_msat"], member["fee_msat"])
+    sold = street.call(street.seller, "l402-tokens", [1])["sold"][0]
+    assert line["credit_msat"] == member["credit_msat"] == sold["balance_msat"]
 
 
 def test_models_and_peers_are_listed(street: Street) -> None:

@@ -130,6 +130,28 @@ def test_offers_lists_prices(market: Market, shop: str) -> None:
     assert model["topics"] == list(read_card(weights("austrian-economics")).tags)
 
 
+def test_bill_says_what_was_bought_from_whom(market: Market, shop: str) -> None:
+    """By seller and model, from the day that is asked for; `trust` and `prune` change what it rests on."""
+    node = ("--node", market.buyer.rpc_path)
+    assert lyceum("ask", "What is time preference?", *node).returncode == 0
+    (line,) = json.loads(lyceum("bill", *node).stdout)["bill"]
+    assert (line["origin"], line["model"], line["disputes"]) == (shop, "austrian-economics", 0)
+    assert line["charged_msat"] == line["recounted_msat"] > 0
+    (later,) = json.loads(lyceum("bill", "--since", "2100-01-01", *node).stdout)["bill"]
+    assert (later["answers"], later["paid_msat"], later["credit_msat"]) == (0, 0, line["credit_msat"])
+    assert json.loads(lyceum("trust", shop, *node).stdout) == {"origin": shop, "trusted_now": False}
+    assert json.loads(lyceum("prune", "--before", "2100-01-01", *node).stdout)["pruned"] >= 1
+    (pruned,) = json.loads(lyceum("bill", *node).stdout)["bill"]
+    assert (pruned["answers"], pruned["paid_msat"]) == (0, line["paid_msat"])
+
+
+def test_a_day_that_is_none_is_2(market: Market) -> None:
+    """The parameter is named, with an example."""
+    done = lyceum("bill", "--since", "yesterday", "--node", market.buyer.rpc_path)
+    assert done.returncode == 2
+    assert "since must be a date such as 2026-11-01" in done.stderr
+
+
 def test_a_port_in_use_is_said_at_once(market: Market, shop: str, tmp_path: Path) -> None:
     """A second server on the same port names the port and exits with 2."""
     port = int(shop.rsplit(":", 1)[1])

@@ -24,6 +24,22 @@ def test_header_lines_come_alone_or_listed() -> None:
     assert parameters.lines("authorization", ["a", "b"]) == ("a", "b")
 
 
+@pytest.mark.parametrize(
+    ("value", "unix_s"),
+    [
+        (0, 0),
+        ("1793491200", 1793491200),
+        ("2026-11-01", 1793491200),
+        ("2026-11-01T01:00", 1793494800),
+        ("2026-11-01T01:00:00+01:00", 1793491200),
+        ("0001-01-01", 0),
+    ],
+)
+def test_a_moment_is_a_day_or_a_number(value: object, unix_s: int) -> None:
+    """UTC, unless it says otherwise."""
+    assert parameters.moment("since", value) == unix_s
+
+
 def test_urls_are_separated_by_commas() -> None:
     """Spaces and empty entries do not count."""
     assert parameters.urls("lyceum-peers", " https://a , http://b:1,") == ["https://a", "http://b:1"]
@@ -41,6 +57,10 @@ def test_urls_are_separated_by_commas() -> None:
         (parameters.count, 0),
         (parameters.count, "many"),
         (parameters.count, 100_001),
+        (parameters.moment, "yesterday"),
+        (parameters.moment, -1),
+        (parameters.moment, True),
+        (parameters.moment, "9" * 30),
         (parameters.word, ""),
         (parameters.word, 7),
         (parameters.lines, {"a": 1}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,7 +19,22 @@ from fakes import NODE, MemoryPayer, challenge_of, invoice_of
 from lyceum.ensemble import Own
 from lyceum.errors import BadInvoice, LyceumError, NodeError, OverBudget, PaymentFailed, PaymentUnknown, PeerError
 from lyceum.peers import L402Auth, PeerModel, Seller, muster, origin_of, visit
-from lyceum.ports import Ask, Bill, Chunk, Delta, End, Message, Offer, Price, Terms, Ticket, Usage, Wanted
+from lyceum.ports import (
+    Ask,
+    Bill,
+    Chunk,
+    Delivery,
+    Delta,
+    End,
+    Message,
+    Offer,
+    Price,
+    Terms,
+    Ticket,
+    Unit,
+    Usage,
+    Wanted,
+)
 from lyceum.wire import Envelope, error_event, problem, write_offers
 from servers import in_thread
 
@@ -164,6 +180,116 @@ async def test_without_a_bill_the_buyer_recounts() -> None:
     offer = replace(OFFER, price=Price(100, 1000, 1000))
     _, end = await heard(Shop([lambda: answer(lines)]), MemoryPayer(), offer=offer)
     assert end.members[0].charged_msat == 100 + len(ASK.question) + len("Gold.")
+
+
+# Bills
+
+
+def billed(bill: Bill | None, said: str = "Gold.", outside: bool = False) -> Callable[[], httpx.Response]:
+    lines = ENVELOPE.delta(Delta(said, outside=outside), True) if said else ""
+    return lambda: answer(lines + ENVELOPE.end(End("stop", Usage(5, 2, 14, len(said)), bill=bill), True))
+
+
+PER_TOKEN = Price(100, 0, 1000, Unit.TOKEN)
+WRONG_BILLS: dict[str, tuple[Callable[[], httpx.Response], Price, str]] = {
+    "more than the sum": (billed(Bill(106, 0, OFFER.price, 14, 5)), OFFER.price, "charged 106 msat.*costs 105"),
+    "more characters": (billed(Bill(106, 0, OFFER.price, 14, 6)), OFFER.price, "charged 106 msat.*costs 105"),
+    "a dearer price": (billed(Bill(110, 0, Price(100, 0, 2000), 14, 5)), OFFER.price, "charged 110 msat.*costs 105"),
+    "an empty answer": (billed(Bill(100, 0, OFFER.price, 14, 0), ""), OFFER.price, "charged 100 msat.*costs 0"),
+    "outside": (billed(Bill(105, 0, OFFER.price, 14, 5), outside=True), OFFER.price, "charged 105 msat.*costs 0"),
+    "tokens": (billed(Bill(103, 0, PER_TOKEN, 5, 2)), PER_TOKEN, "charged 103 msat.*costs 102"),
+    "another unit": (billed(Bill(102, 0, PER_TOKEN, 5, 2)), OFFER.price, "counts tokens"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_BILLS)
+async def test_an_overcharge_is_named_and_ends_all_trust(case: str) -> None:
+    """Recounted from the text held, at the listed price: the member says so, and so do the books."""
+    response, price, complaint = WRONG_BILLS[case]
+    payer = kept_payer()
+    _, end = await heard(Shop([response]), payer, offer=replace(OFFER, price=price))
+    (member,), (delivery,) = end.members, payer.deliveries
+    assert member.ok
+    assert re.search(complaint, member.complaint)
+    assert delivery.complaint == member.complaint
+    assert delivery.charged_msat == member.charged_msat
+    assert list(await payer.distrusted()) == [ORIGIN]
+
+
+@pytest.mark.parametrize(
+    ("response", "price"),
+    [
+        (answer, OFFER.price),
+        (billed(Bill(104, 0, OFFER.price, 14, 5)), OFFER.price),
+        (billed(Bill(102, 0, PER_TOKEN, 5, 2)), PER_TOKEN),
+        (billed(Bill(0, 0, OFFER.price), outside=True), OFFER.price),
+        (billed(None), OFFER.price),
+    ],
+)
+async def test_a_right_bill_is_no_complaint(response: Callable[[], httpx.Response], price: Price) -> None:
+    """What it costs, or less, or nothing said."""
+    payer = kept_payer()
+    _, end = await heard(Shop([response]), payer, offer=replace(OFFER, price=price))
+    assert [end.members[0].complaint, payer.deliveries[0].complaint] == ["", ""]
+
+
+async def test_what_was_bought_is_written_down() -> None:
+    """From whom, for what, how much of it, for how much by either count, and what is left."""
+    payer = MemoryPayer()
+    await heard(Shop([payment_required, answer]), payer)
+    counted = Usage(input_tokens=5, output_tokens=2, input_chars=14, output_chars=5)
+    paid = invoice_of(1).payment_hash
+    assert payer.deliveries == [Delivery(ORIGIN, "economist", "ask", paid, counted, 105, 105, 2895)]
+
+
+async def test_a_free_answer_is_not_in_the_books() -> None:
+    """No token was used for it."""
+    payer = MemoryPayer()
+    await heard(Shop([answer]), payer)
+    assert payer.deliveries == []
+
+
+async def test_a_token_that_bought_no_answer_is_written_down() -> None:
+    """With the reason, and without a charge, which nobody told."""
+    payer = MemoryPayer()
+    await heard(Shop([payment_required, FAILURES["cut off"][0]]), payer)
+    (delivery,) = payer.deliveries
+    assert (delivery.error, delivery.charged_msat, delivery.usage.output_chars) == ("peer-error", 0, 2)
+
+
+async def test_an_answer_that_its_asker_leaves_is_written_down() -> None:
+    """The token was used, and the seller charges what it handed over."""
+    payer = kept_payer()
+    async with httpx.AsyncClient(transport=httpx.MockTransport(Shop([answer]))) as client:
+        chunks = PeerModel(client, URL, OFFER, payer).stream(ASK)
+        await anext(chunks)
+        await chunks.aclose()  # type: ignore[attr-defined]
+    (delivery,) = payer.deliveries
+    assert (delivery.error, delivery.recounted_msat) == ("broken-off", 102)
+
+
+async def test_books_that_cannot_be_written_do_not_lose_the_answer(caplog: pytest.LogCaptureFixture) -> None:
+    """The node is away for a moment: the answer is passed on, and the log says what is missing."""
+    payer = Unwritable({ORIGIN: KEPT})
+    text, end = await heard(Shop([answer]), payer)
+    assert (text, end.members[0].ok) == ("Gold.", True)
+    assert f"an answer of {ORIGIN} could not be written down: gone" in caplog.text
+
+
+class Unwritable(MemoryPayer):
+    async def report(self, delivery: Delivery) -> None:
+        raise NodeError("gone")
+
+
+async def test_who_overcharged_is_not_even_called() -> None:
+    """It is absent with the complaint, until somebody trusts it again; others are called."""
+    shop = Shop([lambda: httpx.Response(200, json=write_offers([OFFER]))])
+    payer = MemoryPayer(deliveries=[Delivery(ORIGIN, "economist", "ask", "kept", Usage(), 9, 1, 0, "it charged 9")])
+    async with httpx.AsyncClient(transport=httpx.MockTransport(shop)) as client:
+        roster = await muster(client, [URL, "https://other.example"], payer)
+    assert [request.url.host for request in shop.asked] == ["other.example"]
+    (absent,) = roster.absent
+    assert (absent.model, absent.code, absent.error) == (URL, "distrusted", "overcharged: it charged 9")
 
 
 # Kept tokens

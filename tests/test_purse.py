@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from fakes import MASTER, NODE, Clock, FakeWallet, challenge_of, invoice_of, preimage_of
-from lyceum.errors import BadInvoice, LyceumError, NodeError, OverBudget, PaymentFailed, PaymentUnknown
+from lyceum.errors import BadInvoice, Distrusted, LyceumError, NodeError, OverBudget, PaymentFailed, PaymentUnknown
 from lyceum.l402 import Challenge, Credential, challenge_macaroon
-from lyceum.ledger import Database, PurseBook
-from lyceum.ports import Invoice, Outcome, Payment, Terms, Wanted
-from lyceum.purse import LONGEST_PAYMENT_S, WINDING_UP_S, Purse, PurseLimits, PursePayer
+from lyceum.ledger import BillBook, Database, PurseBook
+from lyceum.ports import Delivery, Invoice, Outcome, Payment, Terms, Usage, Wanted
+from lyceum.purse import LONGEST_PAYMENT_S, WINDING_UP_S, Bills, Purse, PurseLimits, PursePayer
 from lyceum.purse.limits import DAY_S, HOUR_S
 
 SHOP = "https://shop.example:443"
@@ -47,7 +47,8 @@ class Buyer:
 
     def restarted(self) -> Purse:
         limits = PurseLimits(payment_msat=10_000)
-        return Purse(self.wallet, self.ledger, now=self.clock, limits=limits, pause=self.clock.pause)
+        bills = Bills(BillBook(self.database), now=self.clock)
+        return Purse(self.wallet, self.ledger, bills, now=self.clock, limits=limits, pause=self.clock.pause)
 
     def allow(self, **limits: int) -> None:
         self.purse.limits = replace(self.purse.limits, **limits)
@@ -497,15 +498,55 @@ def test_recovery_leaves_running_payments_alone(buyer: Buyer) -> None:
     assert buyer.outcomes() == ["settled"]
 
 
+# Bills
+
+WRONG = Delivery(SHOP, "economist", "ask", INVOICE.payment_hash, Usage(5, 9, 20, 40), 300, 140, 2700, "it charged 300")
+
+
+def test_who_overcharged_gets_neither_tokens_nor_money(buyer: Buyer) -> None:
+    """Nothing is journalled or paid, and the kept token stays where it is, until a person trusts the seller again."""
+    buyer.purse.pay(CHALLENGE, SHOP, TERMS)
+    buyer.purse.bills.enter(WRONG)
+    buyer.purse = buyer.restarted()
+    why = f"it charged 300. To use it again: lyceum trust {SHOP}"
+    with pytest.raises(Distrusted, match=why):
+        buyer.purse.kept(Wanted(SHOP))
+    with pytest.raises(Distrusted, match=why):
+        buyer.purse.pay(deal(buyer, 2), SHOP, TERMS)
+    assert (len(buyer.wallet.paid), buyer.outcomes()) == (1, ["settled"])
+    assert [buyer.purse.bills.trust(SHOP), buyer.purse.bills.trust(SHOP)] == [True, False]
+    assert hash_kept(buyer) == INVOICE.payment_hash
+    assert buyer.purse.pay(deal(buyer, 2), SHOP, TERMS).amount_msat == COST_MSAT
+
+
+def test_other_sellers_are_paid_as_before(buyer: Buyer) -> None:
+    """Distrust is for one origin."""
+    buyer.purse.bills.enter(WRONG)
+    assert buyer.purse.pay(CHALLENGE, "https://honest.example:443", TERMS).amount_msat == COST_MSAT
+
+
+def test_a_bill_says_what_is_left_on_the_token(buyer: Buyer) -> None:
+    """What the seller says, or what is left by its charge if it says nothing; never more than was paid."""
+    buyer.purse.pay(CHALLENGE, SHOP, TERMS)
+    for balance_msat, left_msat in ((2700, 2700), (None, 2400), (9999, 3000)):
+        buyer.purse.bills.enter(replace(WRONG, complaint="", balance_msat=balance_msat))
+        assert [row.left_msat for row in buyer.ledger.kept(SHOP)] == [left_msat]
+
+
 # As a Payer
 
 
 @pytest.mark.anyio
 async def test_the_purse_as_a_payer(buyer: Buyer) -> None:
-    """The same three verbs, awaited."""
+    """The same verbs, awaited."""
     payer = PursePayer(buyer.purse)
     assert (await payer.pay(CHALLENGE, SHOP, TERMS)).authorization == CREDENTIAL
     assert await payer.kept(Wanted(SHOP))
+    await payer.exhausted(INVOICE.payment_hash, 2000)
+    assert await payer.kept(Wanted(SHOP, need_msat=2000)) is None
+    await payer.report(WRONG)
+    assert await payer.distrusted() == {SHOP: "it charged 300"}
+    buyer.purse.bills.trust(SHOP)
     await payer.discard(INVOICE.payment_hash)
     assert await payer.kept(Wanted(SHOP)) is None
 

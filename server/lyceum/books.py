@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from lyceum.ports import Outcome, Payment, Settlement
+from lyceum.ports import Delivery, Outcome, Payment, Settlement
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,4 +180,48 @@ class PurseLedger(Protocol):
 
     def spending(self) -> dict[str, int]:
         """Totals: payments, paid_msat, fee_msat, open_msat."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BillLine:
+    """What was bought of one model of one seller. `failed`: tokens were shown and no answer came.
+
+    `paid_msat` and `fee_msat` left the wallet, `charged_msat` was used of it; `credit_msat` is left on
+    usable tokens now, under the model that each was bought for.
+    """
+
+    origin: str
+    model: str
+    answers: int
+    failed: int
+    charged_msat: int
+    recounted_msat: int
+    paid_msat: int
+    fee_msat: int
+    credit_msat: int
+    disputes: int
+
+
+class BillLedger(Protocol):
+    """What the tokens were spent on. Each method is one short transaction."""
+
+    def enter(self, delivery: Delivery, now: int) -> None:
+        """Write it down, with the token's balance; a complaint is held against the origin from then on."""
+        ...
+
+    def distrusted(self) -> Mapping[str, str]:
+        """Origins and the first complaint against each."""
+        ...
+
+    def trust(self, origin: str) -> bool:
+        """True if a complaint was held against this origin until now."""
+        ...
+
+    def bill(self, since: int) -> Sequence[BillLine]:
+        """From Unix second `since` on, by seller and model."""
+        ...
+
+    def prune(self, before: int) -> int:
+        """Forget deliveries older than Unix second `before`; payments stay. Returns how many."""
         ...

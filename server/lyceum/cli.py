@@ -86,6 +86,18 @@ def _parser() -> argparse.ArgumentParser:
 
     _node(_command(commands, "offers", _offers, "list the specialists that your node's peers sell, with prices"))
 
+    trust = _command(commands, "trust", _trust, "ask and pay a seller again that was refused because it overcharged")
+    trust.add_argument("url")
+    _node(trust)
+
+    bill = _command(commands, "bill", _bill, "what was bought from whom, by seller and model, in msat")
+    bill.add_argument("--since", default="0", metavar="DATE", help="from this day on, such as 2026-11-01; default: all")
+    _node(bill)
+
+    prune = _command(commands, "prune", _prune, "forget what was bought answer by answer; payments and tokens stay")
+    prune.add_argument("--before", required=True, metavar="DATE", help="such as 2026-11-01")
+    _node(prune)
+
     add_models(commands, EXITS)
 
     init = _command(commands, "init", _init, "write a commented starter configuration")
@@ -177,6 +189,25 @@ def _offers(options: Any) -> int:
     return 0
 
 
+def _trust(options: Any) -> int:
+    found = call(connect(options.node.expanduser()), "lyceum-trust", {"url": options.url})
+    said = "is trusted again" if found["trusted_now"] else "was not refused"
+    print(json.dumps(found) if options.json else f"{found['origin']} {said}")
+    return 0
+
+
+def _bill(options: Any) -> int:
+    found = call(connect(options.node.expanduser()), "lyceum-bill", {"since": options.since})
+    print(json.dumps(found) if options.json else tables.bill(found["bill"]))
+    return 0
+
+
+def _prune(options: Any) -> int:
+    found = call(connect(options.node.expanduser()), "lyceum-prune", {"before": options.before})
+    print(json.dumps(found) if options.json else f"{found['pruned']:,} answers forgotten")
+    return 0
+
+
 def _init(options: Any) -> int:
     try:
         with options.path.open("x", encoding="utf-8") as file:
@@ -216,7 +247,7 @@ def _offer_row(model: Mapping[str, Any]) -> tuple[str | int, ...]:
         price["unit"],
         limits["context_tokens"],
         limits["max_tokens"],
-        model["description"][:48],
+        f"REFUSED: {model['complaint']}" if model["complaint"] else model["description"][:48],
     )
 
 

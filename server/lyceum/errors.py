@@ -18,6 +18,7 @@ LyceumError
 │   ├── BadInvoice            the invoice fails a check; nothing was paid
 │   ├── PaymentFailed         the node tried and failed; nothing was paid
 │   ├── PaymentUnknown        the outcome is not known yet; counted as spent until it is
+│   ├── Distrusted            the seller overcharged before and is not paid again
 │   └── NoAnswer              no specialist could answer
 └── ConfigError             a configuration that cannot be used
 """
@@ -136,6 +137,10 @@ class PaymentFailed(BuyerError):
 
 class PaymentUnknown(BuyerError):
     rpc_code, code = 40304, "payment-unknown"
+
+
+class Distrusted(BuyerError):
+    rpc_code, code = 40306, "distrusted"
 
 
 class NoAnswer(BuyerError):

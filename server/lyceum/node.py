@@ -18,7 +18,19 @@ from pyln.client import LightningRpc, RpcError
 
 from lyceum.errors import BadInvoice, NodeError, RateLimited, TooManyChallenges, from_rpc
 from lyceum.l402 import Challenge
-from lyceum.ports import Admitted, Declined, Entry, Invoice, Outcome, Payment, Settlement, Terms, Ticket, Wanted
+from lyceum.ports import (
+    Admitted,
+    Declined,
+    Delivery,
+    Entry,
+    Invoice,
+    Outcome,
+    Payment,
+    Settlement,
+    Terms,
+    Ticket,
+    Wanted,
+)
 from lyceum.quote import Quote, Subject
 
 NETWORKS = {"bc": "bitcoin", "tb": "testnet", "tbs": "signet", "bcrt": "regtest"}
@@ -208,3 +220,9 @@ class NodePayer:
 
     async def exhausted(self, payment_hash: str, need_msat: int) -> None:
         await self._plugin("l402-exhausted", payment_hash=payment_hash, need_msat=need_msat)
+
+    async def report(self, delivery: Delivery) -> None:
+        await self._plugin("l402-report", delivery=asdict(delivery))
+
+    async def distrusted(self) -> Mapping[str, str]:
+        return dict((await self._plugin("l402-distrusted"))["origins"])

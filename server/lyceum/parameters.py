@@ -6,10 +6,13 @@ Each function raises BadRequest naming the parameter and what it should be.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from lyceum.errors import BadRequest
 from lyceum.money import check_msat
 
 MOST = 100_000
+MOST_DIGITS = 12
 
 
 def msat(name: str, value: object) -> int:
@@ -28,6 +31,18 @@ def count(name: str, value: object, most: int = MOST) -> int:
     if isinstance(value, bool) or not text.isascii() or not text.isdigit() or not 1 <= int(text) <= most:
         raise BadRequest(f"{name} must be a number from 1 to {most}", name)
     return int(text)
+
+
+def moment(name: str, value: object) -> int:
+    """Unix seconds, from a number of them or from a date or time in ISO 8601, which is UTC unless it says otherwise."""
+    text = str(value)
+    if not isinstance(value, bool) and text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS:
+        return int(text)
+    try:
+        found = datetime.fromisoformat(text)
+        return max(0, int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()))
+    except (ValueError, OverflowError):
+        raise BadRequest(f"{name} must be a date such as 2026-11-01, or Unix seconds, not {value!r}", name) from None
 
 
 def word(name: str, value: object) -> str:

@@ -156,7 +156,7 @@ class Member:
     `charged_msat` is the price of this answer; `paid_msat` and `fee_msat` are what left the wallet
     for it now (0 when earlier credit sufficed); `credit_msat` is what stays on the token. `error`
     is a sentence and `code` its stable name; `part` is the piece of the question that it got;
-    `confidence` is what the member's own `End` said.
+    `confidence` is what the member's own `End` said, `complaint` what is wrong with its bill.
     """
 
     node_id: str
@@ -172,6 +172,7 @@ class Member:
     seconds: float = 0.0
     part: str = ""
     confidence: float | None = None
+    complaint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -615,9 +616,36 @@ class Wanted:
     tried: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What a token was spent on, for its buyer's books.
+
+    `usage`: characters as the buyer counted them, tokens as the seller said. `recounted_msat` is what that
+    costs by the price list that the seller showed before; `balance_msat` what it says is left on the
+    token, None if it does not. `complaint`: what is wrong with the bill. `error`: why no answer came.
+    """
+
+    origin: str
+    model: str
+    purpose: str
+    payment_hash: str
+    usage: Usage
+    charged_msat: int
+    recounted_msat: int
+    balance_msat: int | None = None
+    complaint: str = ""
+    error: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("charged_msat", "recounted_msat"):
+            check_msat(name, getattr(self, name))
+        if self.balance_msat is not None:
+            check_msat("balance_msat", self.balance_msat)
+
+
 class Payer(Protocol):
-    """The purse as a buying client sees it. Raises OverBudget, BadInvoice, PaymentFailed or
-    PaymentUnknown; after the last one money may still leave the wallet."""
+    """The purse as a buying client sees it. `kept` and `pay` raise Distrusted for a seller that overcharged;
+    `pay` also OverBudget, BadInvoice, PaymentFailed or PaymentUnknown, after which money may still go."""
 
     async def kept(self, wanted: Wanted) -> Ticket | None:
         """A token that was paid for and is not known to hold too little."""
@@ -631,4 +659,12 @@ class Payer(Protocol):
 
     async def exhausted(self, payment_hash: str, need_msat: int) -> None:
         """The seller says that this token does not hold `need_msat`; 0 where the need was not known."""
+        ...
+
+    async def report(self, delivery: Delivery) -> None:
+        """Write it down. A delivery with a complaint ends all trust in its origin."""
+        ...
+
+    async def distrusted(self) -> Mapping[str, str]:
+        """The origins that are neither asked nor paid, each with the complaint."""
         ...

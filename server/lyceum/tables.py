@@ -29,12 +29,21 @@ def members(answer: Mapping[str, Any], names: Mapping[str, str]) -> str:
             member["credit_msat"],
             member["payment_hash"][:16] or "-",
             float(member["seconds"]),
-            "ok" if member["ok"] else member["error"],
+            member["complaint"] or ("ok" if member["ok"] else member["error"]),
         )
         for member in answer["members"]
     ]
     spent = f"{answer['paid_msat']:,} msat left the wallet, of a budget of {answer['budget_msat']:,} msat"
     return f"{render(heads, rows)}\n{spent} ({answer['network']})"
+
+
+def bill(lines: Sequence[Mapping[str, Any]]) -> str:
+    """What was bought from whom, in msat, and the sums."""
+    heads = ("seller", "model", "answers", "failed", "charged", "paid", "fees", "credit left", "disputes")
+    keys = ("answers", "failed", "charged_msat", "paid_msat", "fee_msat", "credit_msat", "disputes")
+    rows = [(line["origin"], line["model"] or "-", *(line[key] for key in keys)) for line in lines]
+    sums = ("together", "", *(sum(line[key] for line in lines) for key in keys))
+    return render(heads, [*rows, sums])
 
 
 def _text(cell: Cell) -> str:

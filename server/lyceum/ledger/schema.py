@@ -52,5 +52,25 @@ SCHEMA = (
     CREATE INDEX kept_purchases ON purchases (origin, created_at)
         WHERE outcome = 'settled' AND usable AND COALESCE(balance_msat, amount_msat) > 0;
     """,
+    """
+    CREATE TABLE deliveries (
+        number INTEGER PRIMARY KEY,
+        delivered_at INTEGER NOT NULL,
+        origin TEXT NOT NULL,
+        model TEXT NOT NULL,
+        purpose TEXT NOT NULL,
+        payment_hash TEXT NOT NULL,
+        input_tokens INTEGER NOT NULL,
+        output_tokens INTEGER NOT NULL,
+        input_chars INTEGER NOT NULL,
+        output_chars INTEGER NOT NULL,
+        charged_msat INTEGER NOT NULL,
+        recounted_msat INTEGER NOT NULL,
+        complaint TEXT NOT NULL,
+        error TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX deliveries_by_time ON deliveries (delivered_at);
+    CREATE TABLE distrusted (origin TEXT PRIMARY KEY, since INTEGER NOT NULL, complaint TEXT NOT NULL) STRICT;
+    """,
 )
 """One script a schema version; `PRAGMA user_version` counts those that were applied."""

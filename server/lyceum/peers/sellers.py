@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import httpx2 as httpx
 
 from lyceum import replies, wire
 from lyceum.ensemble import Roster
-from lyceum.errors import LyceumError, PeerError
+from lyceum.errors import Distrusted, LyceumError, PeerError
+from lyceum.peers.auth import origin_of
 from lyceum.peers.model import PeerModel
 from lyceum.ports import Member, Model, Offer, Payer
 from lyceum.replies import MAX_ANSWER, PLAIN
@@ -25,6 +26,15 @@ class Seller:
     url: str
     offers: tuple[Offer, ...] = ()
     error: str = ""
+    code: str = PeerError.code
+
+    @property
+    def origin(self) -> str:
+        """ "" for a URL that is none."""
+        try:
+            return origin_of(httpx.URL(self.url))
+        except httpx.InvalidURL:
+            return ""
 
     @property
     def node_id(self) -> str:
@@ -49,8 +59,19 @@ async def visit(client: httpx.AsyncClient, url: str) -> Seller:
 async def muster(
     client: httpx.AsyncClient, urls: Sequence[str], payer: Payer, own: Sequence[Model] = (), purpose: str = "ask"
 ) -> Roster:
-    """Everybody who can be asked now: our own models and those of the sellers at `urls`, paid for `purpose`."""
-    sellers = await asyncio.gather(*(visit(client, url) for url in urls))
+    """Everybody who can be asked now: our own models and those of the sellers at `urls`, paid for `purpose`.
+
+    Who overcharged before is not called.
+    """
+    distrusted = await payer.distrusted()
+    sellers = await asyncio.gather(*(_call(client, url, distrusted) for url in urls))
     bought = [PeerModel(client, seller.url, offer, payer, purpose) for seller in sellers for offer in seller.offers]
-    absent = [Member("", seller.url, ok=False, error=seller.error, code=PeerError.code) for seller in sellers]
+    absent = [Member("", seller.url, ok=False, error=seller.error, code=seller.code) for seller in sellers]
     return Roster((*own, *bought), tuple(member for member in absent if member.error))
+
+
+async def _call(client: httpx.AsyncClient, url: str, distrusted: Mapping[str, str]) -> Seller:
+    complaint = distrusted.get(Seller(url).origin)
+    if complaint:
+        return Seller(url, error=f"overcharged: {complaint}", code=Distrusted.code)
+    return await visit(client, url)

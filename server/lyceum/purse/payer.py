@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from lyceum.l402 import Challenge
-from lyceum.ports import Terms, Ticket, Wanted
+from lyceum.ports import Delivery, Terms, Ticket, Wanted
 from lyceum.purse.purse import Purse
 
 
@@ -24,3 +25,9 @@ class PursePayer:
 
     async def exhausted(self, payment_hash: str, need_msat: int) -> None:
         await asyncio.to_thread(self._purse.exhausted, payment_hash, need_msat)
+
+    async def report(self, delivery: Delivery) -> None:
+        await asyncio.to_thread(self._purse.bills.enter, delivery)
+
+    async def distrusted(self) -> Mapping[str, str]:
+        return await asyncio.to_thread(self._purse.bills.distrusted)

@@ -12,6 +12,7 @@ from lyceum.errors import BadInvoice, OverBudget, PaymentFailed, PaymentUnknown
 from lyceum.l402 import Challenge, Credential
 from lyceum.money import text
 from lyceum.ports import Invoice, Outcome, Payment, Terms, Ticket, Wallet, Wanted
+from lyceum.purse.bills import Bills
 from lyceum.purse.limits import PurseLimits, too_little
 from lyceum.purse.tokens import best_fitting
 
@@ -35,6 +36,7 @@ class Purse:
         self,
         wallet: Wallet,
         ledger: PurseLedger,
+        bills: Bills,
         *,
         now: Callable[[], int],
         limits: PurseLimits,
@@ -43,6 +45,7 @@ class Purse:
     ) -> None:
         self._wallet = wallet
         self._ledger = ledger
+        self.bills = bills
         self._now = now
         self._timeout_s = timeout_s
         self._pause = pause
@@ -54,7 +57,9 @@ class Purse:
         """The token that fits best of those that were paid for and may be used there.
 
         Payments to this origin whose outcome is open are looked up first: what was paid is used, not paid again.
+        Raises Distrusted.
         """
+        self.bills.check_trusted(wanted.origin)
         for row in self._ledger.unfinished():
             if row.origin == wanted.origin:
                 self._resolve(row)
@@ -70,9 +75,10 @@ class Purse:
     def pay(self, challenge: Challenge, origin: str, terms: Terms) -> Ticket:
         """Pay a challenge of `origin` once, however often it is asked.
 
-        Raises OverBudget, BadInvoice or PaymentFailed, after which nothing was paid; and
+        Raises Distrusted, OverBudget, BadInvoice or PaymentFailed, after which nothing was paid; and
         PaymentUnknown, after which the money may still go: asking again looks it up first.
         """
+        self.bills.check_trusted(origin)
         invoice = self._wallet.decode(challenge.invoice)
         with self._one_at_a_time(invoice.payment_hash):
             row = self._ledger.purchase(invoice.payment_hash)
