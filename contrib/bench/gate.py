@@ -20,13 +20,13 @@ from pathlib import Path
 
 from pyln.client import LightningRpc
 
-from lyceum import tables
-from lyceum.demo import plugin_path
-from lyceum.devnet import Node, open_devnet
+sys.path.insert(0, str(Path(__file__).parent))
 
-SERVICE = "lyceum"
-CREDIT_MSAT = 500_000_000
-CHANNEL_MSAT = 1_000_000_000
+from serving.credit import SERVICE, buy, buyer_and_seller
+
+from lyceum import tables
+from lyceum.devnet import open_devnet
+
 WARM_UP = 20
 
 
@@ -50,10 +50,7 @@ def arguments() -> argparse.Namespace:
 
 def measure(network: str, directory: Path, seconds: float) -> dict[str, str | float]:
     with open_devnet("regtest" if network == "regtest" else "loopback", directory) as devnet:
-        limit = {"lyceum-max-payment-msat": CREDIT_MSAT}
-        buyer = devnet.node("buyer", plugin=plugin_path(), options=limit)
-        seller = devnet.node("seller", plugin=plugin_path())
-        devnet.connect(buyer, seller, CHANNEL_MSAT)
+        buyer, seller = buyer_and_seller(devnet)
         work = (str(seller.rpc_path), buy(buyer, seller))
         rpc = seller.rpc
         getinfo_s = timed(rpc.getinfo, seconds)
@@ -66,14 +63,6 @@ def measure(network: str, directory: Path, seconds: float) -> dict[str, str | fl
             "getinfo_ms_p50": milliseconds(getinfo_s, 50),
             "network": devnet.network,
         }
-
-
-def buy(buyer: Node, seller: Node) -> str:
-    """A credential with more credit than the benchmark can use."""
-    wanted = {"service": SERVICE, "amount_msat": CREDIT_MSAT}
-    challenge = seller.rpc.call("l402-admit", wanted)["declined"]["headers"][1][1]
-    paid = buyer.rpc.call("l402-pay", {"challenge": challenge, "origin": "bench", "cap_msat": CREDIT_MSAT})
-    return str(paid["ticket"]["authorization"])
 
 
 def one_round(rpc: LightningRpc, authorization: str) -> None:
