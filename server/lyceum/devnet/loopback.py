@@ -1,7 +1,7 @@
 """`python -m lyceum.devnet.loopback`: one node of a loopback network, as a process of its own.
 
 Reads the command line, puts the rooms of the node together, and ends them in order; what a room does
-is in its file. Not here at all: runes, offers, sql, waitanyinvoice, the rpc_command hook, payments in
+is in its file. Not here at all: runes, sql, waitanyinvoice, the rpc_command hook, payments in
 several parts, and the wire's 1 MB/s limit on custom messages.
 """
 
@@ -26,6 +26,7 @@ from lyceum.devnet.loopback_htlcs import Htlcs
 from lyceum.devnet.loopback_invoices import Invoices
 from lyceum.devnet.loopback_ledger import Ledger, NodeRow
 from lyceum.devnet.loopback_log import Log
+from lyceum.devnet.loopback_offers import Offers
 from lyceum.devnet.loopback_pays import Pays
 from lyceum.devnet.loopback_peers import Peers
 from lyceum.devnet.loopback_server import RpcServer
@@ -92,11 +93,12 @@ class LoopbackNode:
         self._table: dict[str, Command] = {}
         around = Surroundings(home.directory, RPC_FILE, NETWORK, FEATURES, self._own_methods, HOOKS, TOPICS)
         self._plugins = PluginHost(around, home.log)
-        invoices = Invoices(home, self._plugins)
-        self._peers = Peers(home, self._plugins, Htlcs(home, self._plugins, invoices.take).take)
+        invoices, offers = Invoices(home, self._plugins), Offers(home)
+        htlcs = Htlcs(home, self._plugins, invoices.take)
+        self._peers = Peers(home, self._plugins, {"htlc": htlcs.take, "invreq": offers.answer})
         channels = Channels(home, self._peers)
         control = Control(home, self._plugins, lambda: self._table, self._stopping, channels.counts)
-        for room in (control, invoices, Pays(home), channels, Datastore(home)):
+        for room in (control, invoices, offers, Pays(home), channels, Datastore(home)):
             self._table |= room.commands()
 
     def _own_methods(self) -> set[str]:

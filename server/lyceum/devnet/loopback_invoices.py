@@ -10,7 +10,7 @@ import hashlib
 import secrets
 from typing import Any
 
-from lyceum.devnet import invoices
+from lyceum.devnet import bolt12, invoices
 from lyceum.devnet.invoices import BadBolt11, Draft
 from lyceum.devnet.jsonrpc import (
     INVALID_PARAMS,
@@ -40,6 +40,8 @@ LABEL_BYTES = 128
 DESCRIPTION_BYTES = 639
 """BOLT11: a field of 1023 five-bit words."""
 
+BOLT12 = (f"{bolt12.OFFER}1", f"{bolt12.INVOICE}1")
+
 REFUSED: JsonObject = {"failure": "incorrect_or_unknown_payment_details"}
 
 
@@ -65,7 +67,7 @@ def invoice_fields(row: InvoiceRow, now: int) -> JsonObject:
     """As `listinvoices` shows it."""
     shown: JsonObject = {
         "label": row.label,
-        "bolt11": row.bolt11,
+        bolt12.name_of(row.bolt11): row.bolt11,
         "payment_hash": row.payment_hash,
         "status": row.status(now),
         "description": row.description,
@@ -215,13 +217,15 @@ class Invoices:
 
     async def decode(self, params: Params) -> JsonObject:
         text = params.need("string", as_text)
+        plain = text.lower().removeprefix(invoices.URI)
         try:
-            found = invoices.read(text)
+            if plain.startswith(BOLT12):
+                return bolt12.described(plain)
+            return {"type": "bolt11 invoice", **invoices.read(text).fields, "valid": True}
         except BadBolt11 as problem:
-            reason = problem if text.lower().removeprefix(invoices.URI).startswith("ln") else "Unparsable string"
+            reason = problem if plain.startswith("ln") else "Unparsable string"
             message = f"string: {reason}: invalid token '\"{text}\"'"
             raise RpcFailure(INVALID_PARAMS, message) from None
-        return {"type": "bolt11 invoice", **found.fields, "valid": True}
 
     async def signinvoice(self, params: Params) -> JsonObject:
         """Signs whatever it is given, as lightningd does; the signature that stands there is not looked at."""
@@ -275,8 +279,8 @@ class Invoices:
 
 
 def read_invoice(text: str, otherwise: str) -> invoices.Bolt11:
-    """Raises RpcFailure beginning with `otherwise`."""
+    """A BOLT11 or BOLT12 invoice. Raises RpcFailure beginning with `otherwise`."""
     try:
-        return invoices.read(text)
+        return bolt12.read_invoice(text) if text.startswith(bolt12.INVOICE) else invoices.read(text)
     except BadBolt11 as problem:
         raise RpcFailure(INVALID_PARAMS, f"{otherwise}: {problem}") from None

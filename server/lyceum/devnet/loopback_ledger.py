@@ -40,6 +40,9 @@ CREATE TABLE IF NOT EXISTS hops (
     msat INTEGER NOT NULL, PRIMARY KEY (pay, channel));
 CREATE TABLE IF NOT EXISTS datastore (
     node_id TEXT NOT NULL, key TEXT NOT NULL, text TEXT NOT NULL, PRIMARY KEY (node_id, key));
+CREATE TABLE IF NOT EXISTS offers (
+    node_id TEXT NOT NULL, offer_id TEXT NOT NULL, bolt12 TEXT NOT NULL, active INTEGER NOT NULL DEFAULT 1,
+    PRIMARY KEY (node_id, offer_id));
 CREATE INDEX IF NOT EXISTS pays_by_hash ON pays (node_id, payment_hash);
 """
 
@@ -92,7 +95,17 @@ class Hop:
 
 
 @dataclass(frozen=True, slots=True)
+class OfferRow:
+    node_id: str
+    offer_id: str
+    bolt12: str
+    active: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class InvoiceRow:
+    """`bolt11` is the invoice's text, also of one that was made from a BOLT12 offer."""
+
     id: int
     node_id: str
     label: str
@@ -238,6 +251,23 @@ class Ledger:
 
     def kept(self, node_id: str) -> list[tuple[str, str]]:
         return self._db.execute("SELECT key, text FROM datastore WHERE node_id = ?", (node_id,)).fetchall()
+
+    # Offers
+
+    def add_offer(self, row: OfferRow) -> bool:
+        """False if the same offer was there already."""
+        values = (row.node_id, row.offer_id, row.bolt12)
+        return self._db.execute("INSERT OR IGNORE INTO offers VALUES (?, ?, ?, 1)", values).rowcount == 1
+
+    def offer(self, node_id: str, offer_id: str) -> OfferRow | None:
+        found = self._db.execute(
+            "SELECT node_id, offer_id, bolt12, active FROM offers WHERE node_id = ? AND offer_id = ?",
+            (node_id, offer_id),
+        )
+        return next((OfferRow(*row) for row in found), None)
+
+    def disable_offer(self, row: OfferRow) -> None:
+        self._db.execute("UPDATE offers SET active = 0 WHERE node_id = ? AND offer_id = ?", (row.node_id, row.offer_id))
 
     # Payments
 

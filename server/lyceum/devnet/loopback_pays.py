@@ -10,6 +10,7 @@ import asyncio
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 
+from lyceum.devnet import bolt12
 from lyceum.devnet.invoices import CURRENCY, Bolt11
 from lyceum.devnet.jsonrpc import (
     INVALID_PARAMS,
@@ -220,7 +221,7 @@ class Pays:
 
 def _common_fields(row: PayRow) -> JsonObject:
     fields: JsonObject = {
-        "bolt11": row.bolt11,
+        bolt12.name_of(row.bolt11): row.bolt11,
         "destination": row.destination,
         "payment_hash": row.payment_hash,
         "status": row.status,

@@ -1,7 +1,8 @@
 """Connections between loopback nodes: one unix socket a node, JSON frames, no channel needed.
 
 A connection's first frame says what it is: `hello` makes the sender a peer, over whose connection
-custom messages travel until either end closes; `htlc` is one payment, answered and closed.
+custom messages travel until either end closes; a question (`htlc`, one payment; `invreq`, an invoice
+for an offer) is answered, and the connection closed.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,8 @@ NO_ADDRESS = 400
 ALL_ADDRESSES_FAILED = 401
 CHUNK = 1 << 16
 
-OnHtlc = Callable[[JsonObject], Awaitable[JsonObject]]
+Answers = Mapping[str, Callable[[JsonObject], Awaitable[JsonObject]]]
+"""Who answers a question that a connection begins with, by its name."""
 
 
 @dataclass(eq=False)
@@ -66,10 +68,10 @@ def _near(here: Path, there: str) -> str:
 
 
 class Peers:
-    def __init__(self, home: Home, plugins: PluginHost, on_htlc: OnHtlc) -> None:
+    def __init__(self, home: Home, plugins: PluginHost, answers: Answers) -> None:
         self._home = home
         self._plugins = plugins
-        self._on_htlc = on_htlc
+        self._answers = answers
         self._wires: dict[str, list[Wire]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -113,8 +115,9 @@ class Peers:
         wire = Wire(reader, writer)
         messages = wire.messages()
         async for first in messages:
-            if "htlc" in first:
-                wire.send(await self._on_htlc(first["htlc"]))
+            question = next((name for name in self._answers if name in first), None)
+            if question:
+                wire.send(await self._answers[question](first[question]))
             else:
                 node_id = str(first["hello"])
                 self._join(node_id, wire, "in")
