@@ -6,9 +6,10 @@ import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from lyceum.errors import BadInvoice
+from lyceum.errors import BadAddress, BadInvoice
 from lyceum.l402 import Challenge, Credential, challenge_macaroon
 from lyceum.ports import (
+    Address,
     Ask,
     Chunk,
     Delivery,
@@ -82,6 +83,9 @@ class FakeWallet:
     received: dict[str, int] = field(default_factory=dict)
     described: list[str] = field(default_factory=list)
     lazy: bool = False
+    addresses: dict[str, Address] = field(default_factory=dict)
+    fetches: list[Exception] = field(default_factory=list)
+    fee_msat: int = 2
 
     def knows(self, invoice: Invoice) -> Invoice:
         self.made[invoice.bolt11] = invoice
@@ -109,15 +113,35 @@ class FakeWallet:
             raise BadInvoice("not a valid BOLT11 invoice")
         return self.made[bolt11]
 
-    def pay(self, invoice: Invoice, max_fee_msat: int, label: str, timeout_s: int) -> Payment:
-        self.paid.append((invoice, max_fee_msat))
-        self.on_pay(invoice)
-        return self.pays.pop(0) if self.pays else self.settle(invoice)
+    def address(self, text: str) -> Address:
+        if text in self.addresses:
+            return self.addresses[text]
+        if text not in self.made:
+            raise BadAddress("not an address")
+        invoice = self.made[text]
+        return Address(text, (invoice.network,), invoice.amount_msat, invoice.expires_at, invoice.payment_hash)
 
-    def settle(self, invoice: Invoice) -> Payment:
+    def fetch(self, address: Address, amount_msat: int) -> Invoice:
+        if address.payment_hash:
+            return self.made[address.text]
+        if self.fetches:
+            raise self.fetches.pop(0)
+        return self.knows(invoice_of(len(self.made), amount_msat, self.clock() + 7200))
+
+    def pay(
+        self, invoice: Invoice, max_fee_msat: int, label: str, timeout_s: int, amount_msat: int | None = None
+    ) -> Payment:
+        """As a node does, it pays one hash once; a second call is told of the first payment."""
+        self.paid.append((replace(invoice, amount_msat=invoice.amount_msat or amount_msat), max_fee_msat))
+        self.on_pay(invoice)
+        if self.pays:
+            return self.pays.pop(0)
+        return self.settled.get(invoice.payment_hash) or self.settle(invoice, amount_msat)
+
+    def settle(self, invoice: Invoice, amount_msat: int | None = None) -> Payment:
         """The payment of `invoice` arrives: its preimage is known from now on."""
-        amount_msat = invoice.amount_msat or 0
-        payment = Payment(Outcome.SETTLED, self.preimage(invoice).hex(), amount_msat, fee_msat=2)
+        amount_msat = invoice.amount_msat or amount_msat or 0
+        payment = Payment(Outcome.SETTLED, self.preimage(invoice).hex(), amount_msat, self.fee_msat)
         self.settled[invoice.payment_hash] = payment
         self.received[invoice.payment_hash] = amount_msat
         return payment

@@ -41,7 +41,7 @@ def test_the_reason_codes_are_stable() -> None:
     assert " ".join(l402.Reason) == (
         "payment-required malformed-credential ambiguous-credential bad-preimage bad-signature unknown-caveat "
         "widened wrong-service expired wrong-model over-limit not-capable unknown-token not-paid revoked exhausted "
-        "already-used"
+        "already-used refunded narrowed"
     )
 
 

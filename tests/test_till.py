@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from fakes import MASTER, Clock, FakeWallet, preimage_of
 from lyceum.errors import BadRequest, RateLimited, TooManyChallenges
 from lyceum.l402 import Ambiguous, Challenge, Credential, attenuate, caveats, parse_challenge
-from lyceum.ledger import Database, TillBook
+from lyceum.ledger import Database, TillBook, TopupBook
 from lyceum.ports import Admitted, Declined, Settlement
-from lyceum.till import RESERVATION_S, Admission, Till, TillTerms
+from lyceum.till import RESERVATION_S, Admission, Till, TillTerms, Topups
 from lyceum.till.rate import MOST_CLIENTS, Rate
 
 ASK = Admission((), "llm", 1500, "economist", 200)
@@ -34,6 +34,12 @@ class Shop:
         self.database = Database(path)
         self.ledger = TillBook(self.database)
         numbers = itertools.count(1)
+        self.topups = Topups(
+            self.wallet,
+            TopupBook(self.database),
+            now=self.clock,
+            random_bytes=lambda size: next(numbers).to_bytes(size, "big"),
+        )
         self.till = Till(
             self.wallet,
             self.ledger,
@@ -41,6 +47,7 @@ class Shop:
             terms or TillTerms(bundle_msat=2500, token_s=5000, challenge_s=600),
             now=self.clock,
             random_bytes=lambda size: next(numbers).to_bytes(size, "big"),
+            topups=self.topups,
         )
 
     def ask(self, header: str = "", amount_msat: int = 1500, service: str = "llm") -> Admitted | Declined:
@@ -305,6 +312,7 @@ def test_reserve_and_settle(shop: Shop) -> None:
         "spent_msat": 700,
         "reserved_msat": 0,
         "balance_msat": 2300,
+        "refunded_msat": 0,
         "answers": 1,
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -11,7 +12,10 @@ from lyceum.ports import Delivery, Outcome, Payment, Settlement
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A prepaid balance that the till keeps. `token_id` and `payment_hash` are hex."""
+    """A prepaid balance that the till keeps. `token_id` and `payment_hash` are hex, times Unix seconds.
+
+    `refunded_msat` counts routing fees too; `closed_at`: when its holder took back what was left.
+    """
 
     token_id: str
     payment_hash: str
@@ -22,10 +26,17 @@ class Token:
     created_at: int = 0
     expires_at: int = 0
     revoked: bool = False
+    refunded_msat: int = 0
+    closed_at: int | None = None
 
     @property
     def balance_msat(self) -> int:
-        return self.credit_msat - self.spent_msat - self.reserved_msat
+        return self.unspent_msat - self.reserved_msat
+
+    @property
+    def unspent_msat(self) -> int:
+        """What is owed to the holder: the balance and what answers or a refund under way have reserved."""
+        return self.credit_msat - self.spent_msat - self.refunded_msat
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +117,68 @@ class Shortfall:
     frees_at: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One thing that a token paid for."""
+
+    settled_at: int
+    charged_msat: int
+
+
+@dataclass(frozen=True, slots=True)
+class Topup:
+    """An invoice that adds to a token. `received_msat` is None until it is found paid and credited."""
+
+    payment_hash: str
+    token_id: str
+    bolt11: str
+    amount_msat: int
+    created_at: int
+    expires_at: int
+    received_msat: int | None = None
+    credited_at: int | None = None
+
+
+class RefundState(enum.StrEnum):
+    """OWED is tried again and again; the last three wait for nothing but a new request of the holder."""
+
+    OWED = "owed"
+    PAID = "paid"
+    NEEDS_ADDRESS = "needs-address"
+    TOO_SMALL = "too-small"
+
+
+@dataclass(frozen=True, slots=True)
+class Refund:
+    """A holder's claim to what is left on a token, and where to send it.
+
+    `tries` counts failed payments to this address; the next comes at `next_at`. `detail` says how it went.
+    """
+
+    token_id: str
+    address: str = field(repr=False)
+    claimed_at: int
+    state: RefundState
+    next_at: int
+    tries: int = 0
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Payout:
+    """A row of the refund journal: written, and its money reserved, before paying. `invoice` is what is paid."""
+
+    token_id: str
+    payment_hash: str
+    invoice: str = field(repr=False)
+    amount_msat: int
+    fee_cap_msat: int
+    created_at: int
+    outcome: Outcome = Outcome.PENDING
+    fee_msat: int = 0
+    number: int = 0
+
+
 class TillLedger(Protocol):
     """The seller's book. Each method is one short transaction, so callers need no lock."""
 
@@ -144,7 +217,94 @@ class TillLedger(Protocol):
         ...
 
     def sales(self) -> dict[str, int]:
-        """Totals: tokens, credit_msat, spent_msat, reserved_msat, balance_msat, answers."""
+        """Totals: tokens, credit_msat, spent_msat, reserved_msat, balance_msat, refunded_msat, answers."""
+        ...
+
+    def lapsed_msat(self, expired_before: int) -> int:
+        """What was left on tokens that expired before then and was not taken back."""
+        ...
+
+    def answers(self, token_id: str, limit: int) -> Sequence[Answer]:
+        """What a token paid for, newest first."""
+        ...
+
+
+class TopupLedger(Protocol):
+    """The book of top-ups. Each method is one short transaction."""
+
+    def add(self, topup: Topup) -> None: ...
+
+    def pending(self, token_id: str) -> Sequence[Topup]:
+        """Those not known to be paid, oldest first."""
+        ...
+
+    def topups(self, token_id: str, limit: int) -> Sequence[Topup]:
+        """Newest first."""
+        ...
+
+    def credit(self, payment_hash: str, received_msat: int, now: int) -> None:
+        """Add to the token what was received, once however often it is called; a claimed refund is due again."""
+        ...
+
+    def drop(self, payment_hash: str) -> None:
+        """Forget one that can no longer be paid."""
+        ...
+
+    def closed_tokens(self) -> Sequence[str]:
+        """Tokens that were closed while a top-up was still payable."""
+        ...
+
+
+class RefundLedger(Protocol):
+    """The book of refunds. Each method is one short transaction."""
+
+    def claim(self, token_id: str, address: str, now: int) -> Refund:
+        """Write or renew the claim and close the token, in one step: nothing can be sold on it any more."""
+        ...
+
+    def refund(self, token_id: str) -> Refund | None: ...
+
+    def refunds(self, limit: int) -> Sequence[Refund]:
+        """Newest first."""
+        ...
+
+    def due(self, now: int) -> Sequence[Refund]: ...
+
+    def next_at(self) -> int | None:
+        """When the next owed refund is due."""
+        ...
+
+    def idle_msat(self, token_id: str, now: int) -> int | None:
+        """The balance, if no answer or payment has any of it reserved, else None. Lapsed ones are given back first."""
+        ...
+
+    def begin(self, payout: Payout, address: str) -> Payout | None:
+        """Journal a payment about to be made and reserve its amount and highest fee.
+
+        None if the address was replaced, the balance is smaller, anything of it is reserved, or the hash
+        belongs to another token's refund: one payment of a token at a time, one token for a payment.
+        """
+        ...
+
+    def open_payout(self, token_id: str) -> Payout | None: ...
+
+    def payouts(self, token_id: str) -> Sequence[Payout]: ...
+
+    def is_used(self, payment_hash: str, token_id: str) -> bool:
+        """Whether a refund of this token was paid to this hash, or one of another token ever tried to."""
+        ...
+
+    def finish(self, payout: Payout, payment: Payment) -> None:
+        """Book the outcome once: settled takes amount and fee, failed gives both back, others wait."""
+        ...
+
+    def note(self, refund: Refund, least_msat: int) -> None:
+        """Write state, tries, time and detail, unless the holder replaced the address meanwhile, or the claim
+        would be closed as paid or too small while at least `least_msat` is left."""
+        ...
+
+    def sums(self) -> dict[str, int]:
+        """Totals: claims, owed, payouts, sent_msat, fee_msat, open_msat."""
         ...
 
 

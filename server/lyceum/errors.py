@@ -6,7 +6,10 @@ LyceumError
 │   ├── UnknownModel          no such model here
 │   ├── TooLong               prompt, answer or body beyond the limits
 │   ├── RateLimited           too often; try again later
-│   └── PaymentRequired       no usable credential; carries the reason (and a challenge)
+│   ├── PaymentRequired       no usable credential; carries the reason (and a challenge)
+│   ├── TokenRefused          no usable credential, where paying would not help; carries the reason
+│   ├── BadAddress            a refund cannot be sent there
+│   └── TooSmall              what is left on a token is too little to send
 ├── ServiceError            we, or something we rely on, cannot serve now
 │   ├── Busy                  no capacity; try again
 │   │   └── TooManyChallenges     too many invoices of ours are open and unpaid
@@ -81,6 +84,24 @@ class PaymentRequired(CallerError):
     def __init__(self, message: str, reason: str = "payment-required") -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class TokenRefused(CallerError):
+    """`reason` is the stable code of the refusal."""
+
+    status, rpc_code, exit_code, code = 401, 40110, 4, "token-refused"
+
+    def __init__(self, message: str, reason: str = "token-refused") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class BadAddress(CallerError):
+    rpc_code, code = 40111, "bad-address"
+
+
+class TooSmall(CallerError):
+    status, rpc_code, code = 409, 40112, "too-small"
 
 
 class ServiceError(LyceumError):

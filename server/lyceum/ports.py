@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from lyceum.money import ceil_div, check_msat
 from lyceum.quote import Quote, Subject
@@ -422,9 +422,10 @@ class Embedder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Invoice:
-    """A BOLT11 invoice as the node decoded or made it. Times are Unix seconds, hashes hex.
+    """An invoice as the node decoded or made it; `bolt11` is its text, which a refund's offer gives as BOLT12.
 
-    `kept`: the node has it in its books; a lazy one appears there when it is paid.
+    Times are Unix seconds, hashes hex. `kept`: the node has it in its books; a lazy one appears there
+    when it is paid.
     """
 
     bolt11: str
@@ -435,6 +436,21 @@ class Invoice:
     payee: str = ""
     description: str = ""
     kept: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a refund can go: a BOLT11 invoice, paid once, or a BOLT12 offer, which gives a new invoice each time.
+
+    `payment_hash` is that of the invoice, "" for an offer. No amount: the payer chooses. `expires_at`:
+    Unix seconds, None for never.
+    """
+
+    text: str
+    networks: tuple[str, ...]
+    amount_msat: int | None = None
+    expires_at: int | None = None
+    payment_hash: str = ""
 
 
 class Outcome(enum.StrEnum):
@@ -478,12 +494,25 @@ class Wallet(Protocol):
         """What our invoice with this hash received, None while it is unpaid or if it is not ours."""
         ...
 
-    def decode(self, bolt11: str) -> Invoice:
-        """Raises BadInvoice unless the node finds it well formed and properly signed."""
+    def decode(self, text: str) -> Invoice:
+        """A BOLT11 or BOLT12 invoice. Raises BadInvoice unless the node finds it well formed and properly signed."""
         ...
 
-    def pay(self, invoice: Invoice, max_fee_msat: int, label: str, timeout_s: int) -> Payment:
-        """Pays once. Never raises for an outcome: says UNKNOWN when it cannot tell."""
+    def address(self, text: str) -> Address:
+        """Raises BadAddress unless it is an invoice or an offer that can be paid in msat."""
+        ...
+
+    def fetch(self, address: Address, amount_msat: int) -> Invoice:
+        """An invoice for this amount: the address itself, or what its offer gives. NodeError if it gives none."""
+        ...
+
+    def pay(
+        self, invoice: Invoice, max_fee_msat: int, label: str, timeout_s: int, amount_msat: int | None = None
+    ) -> Payment:
+        """Pays once; `amount_msat` for an invoice that names none.
+
+        Never raises for an outcome: says UNKNOWN when it cannot tell.
+        """
         ...
 
     def lookup(self, payment_hash: str) -> Payment:
@@ -571,6 +600,25 @@ class Gate(Protocol):
 
     async def bundle_msat(self) -> int:
         """The least that a first payment buys now."""
+        ...
+
+
+class Holders(Protocol):
+    """The till as a web server offers it to those who hold a token. Answers are JSON objects to pass on.
+
+    Each raises TokenRefused for a credential that is not good for it.
+    """
+
+    async def token(self, authorization: Sequence[str]) -> dict[str, Any]:
+        """What was paid for the token, what it paid for, what is left, and its refund."""
+        ...
+
+    async def top_up(self, authorization: Sequence[str], amount_msat: int) -> dict[str, Any]:
+        """An invoice that adds to the token. Raises Busy when it has too many unpaid ones."""
+        ...
+
+    async def reclaim(self, authorization: Sequence[str], address: str) -> dict[str, Any]:
+        """Take back what is left. Raises BadAddress, or TooSmall."""
         ...
 
 

@@ -16,7 +16,7 @@ from http import HTTPStatus
 from typing import Any, cast, get_args
 
 from lyceum.errors import BadRequest, LyceumError, PeerError, TooLong
-from lyceum.money import check_msat
+from lyceum.money import MAX_MSAT, check_msat
 from lyceum.ports import (
     MOST_TOP_K,
     RANGES,
@@ -48,6 +48,7 @@ MAX_STOPS = 4
 MAX_LIKELIEST = 20
 MAX_SHAPE = 1 << 16
 MAX_TEXTS = 256
+MAX_ADDRESS = 4096
 MAX_LOGPROBS = 1024
 MAX_NAME = 200
 MAX_CITATIONS = 64
@@ -237,6 +238,22 @@ def read_texts(body: bytes) -> tuple[TextBatch, bool]:
     return TextBatch(_text(found, "model"), tuple(_unicode(text, "input") for text in texts)), form == "base64"
 
 
+def read_topup(body: bytes) -> int:
+    """The amount in msat that a holder wants to add to its token. Raises BadRequest."""
+    amount_msat = _integer(_object(body), "amount_msat")
+    if amount_msat is None or not 1 <= amount_msat <= MAX_MSAT:
+        raise BadRequest(f"amount_msat must be a number of msat from 1 to {MAX_MSAT}", "amount_msat")
+    return amount_msat
+
+
+def read_refund(body: bytes) -> str:
+    """Where a holder wants its refund. Raises BadRequest."""
+    address = _text(_object(body), "address")
+    if len(address) > MAX_ADDRESS:
+        raise BadRequest(f"address has {len(address)} characters; at most {MAX_ADDRESS} are read", "address")
+    return address
+
+
 def _messages(value: object) -> tuple[Message, ...]:
     if not isinstance(value, list) or not value:
         raise BadRequest("messages must be a non-empty list", "messages")
@@ -364,7 +381,8 @@ def error_event(error: LyceumError) -> str:
 
 
 def problem_of(error: LyceumError) -> JsonObject:
-    return problem(error.status, error.code, error.message, param=getattr(error, "param", None))
+    code = getattr(error, "reason", error.code)
+    return problem(error.status, code, error.message, param=getattr(error, "param", None))
 
 
 def problem(

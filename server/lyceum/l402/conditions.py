@@ -70,6 +70,12 @@ def expiry(caveats: Sequence[Caveat], service: str) -> int | None:
     return min(ends, default=None)
 
 
+def is_whole(caveats: Sequence[Caveat], service: str) -> bool:
+    """Whether these are the caveats of a token as it is sold; the preimage that gRPC clients add narrows nothing."""
+    found = [caveat.condition for caveat in caveats if caveat.condition != "preimage"]
+    return sorted(found) == sorted(["services", f"{service}_valid_until"])
+
+
 def _judge(rule: Rule, earlier: str | None, value: str, facts: Facts) -> Refusal | None:
     if earlier is not None and not rule.narrows(earlier, value):
         return Refusal(Reason.WIDENED, "a caveat allows more than an earlier one; a later caveat may only narrow")

@@ -15,7 +15,7 @@ from lyceum.errors import BadRequest
 
 
 class Reason(enum.StrEnum):
-    """Stable codes; the last five are decided by whoever keeps the book of tokens."""
+    """Stable codes; the last seven are decided by whoever keeps the book of tokens."""
 
     PAYMENT_REQUIRED = "payment-required"
     MALFORMED = "malformed-credential"
@@ -34,6 +34,8 @@ class Reason(enum.StrEnum):
     REVOKED = "revoked"
     EXHAUSTED = "exhausted"
     ALREADY_USED = "already-used"
+    REFUNDED = "refunded"
+    NARROWED = "narrowed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from lyceum.l402.caveats import Caveat
 from lyceum.l402.charge import verify_charge
-from lyceum.l402.conditions import Facts, check, expiry
+from lyceum.l402.conditions import Facts, check, expiry, is_whole
 from lyceum.l402.credential import Credential
 from lyceum.l402.identifier import Identifier
 from lyceum.l402.macaroon import parse, token_key, verify_signature
@@ -29,12 +29,17 @@ class Once:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """Whose token it is; `expires_at` in Unix seconds, None if the credential does not say. `once`: for one answer."""
+    """Whose token it is; `expires_at` in Unix seconds, None if the credential does not say. `once`: for one answer.
+
+    `whole`: it is the macaroon as it was sold. What was narrowed was handed on for use, not for taking
+    the money out, and a `Payment` is for one answer.
+    """
 
     token_id: bytes
     payment_hash: bytes
     expires_at: int | None
     once: Once | None = None
+    whole: bool = False
 
 
 def verify(credential: Credential | PaymentCredential, master_key: bytes, facts: Facts) -> Verified | Refusal:
@@ -61,4 +66,5 @@ def _verify(credential: Credential, master_key: bytes, facts: Facts) -> Verified
     refusal = check(caveats, facts)
     if refusal:
         return refusal
-    return Verified(identifier.token_id, identifier.payment_hash, expiry(caveats, facts.service))
+    expires_at, whole = expiry(caveats, facts.service), is_whole(caveats, facts.service)
+    return Verified(identifier.token_id, identifier.payment_hash, expires_at, whole=whole)

@@ -72,5 +72,47 @@ SCHEMA = (
     CREATE INDEX deliveries_by_time ON deliveries (delivered_at);
     CREATE TABLE distrusted (origin TEXT PRIMARY KEY, since INTEGER NOT NULL, complaint TEXT NOT NULL) STRICT;
     """,
+    """
+    ALTER TABLE tokens ADD COLUMN refunded_msat INTEGER NOT NULL DEFAULT 0
+        CHECK (refunded_msat >= 0 AND spent_msat + reserved_msat + refunded_msat <= credit_msat);
+    ALTER TABLE tokens ADD COLUMN closed_at INTEGER;
+    CREATE INDEX answers ON reservations (token_id, settled_at) WHERE settled_at IS NOT NULL;
+    CREATE TABLE topups (
+        payment_hash TEXT PRIMARY KEY,
+        token_id TEXT NOT NULL REFERENCES tokens,
+        bolt11 TEXT NOT NULL,
+        amount_msat INTEGER NOT NULL,
+        created_at INTEGER NOT NULL,
+        expires_at INTEGER NOT NULL,
+        received_msat INTEGER,
+        credited_at INTEGER
+    ) STRICT;
+    CREATE INDEX topups_of_token ON topups (token_id, created_at);
+    CREATE INDEX open_topups ON topups (token_id) WHERE credited_at IS NULL;
+    CREATE TABLE refunds (
+        token_id TEXT PRIMARY KEY REFERENCES tokens,
+        address TEXT NOT NULL,
+        claimed_at INTEGER NOT NULL,
+        state TEXT NOT NULL,
+        next_at INTEGER NOT NULL,
+        tries INTEGER NOT NULL DEFAULT 0,
+        detail TEXT NOT NULL DEFAULT ''
+    ) STRICT;
+    CREATE INDEX owed_refunds ON refunds (next_at) WHERE state = 'owed';
+    CREATE TABLE payouts (
+        number INTEGER PRIMARY KEY,
+        token_id TEXT NOT NULL REFERENCES refunds,
+        payment_hash TEXT NOT NULL,
+        invoice TEXT NOT NULL,
+        amount_msat INTEGER NOT NULL,
+        fee_cap_msat INTEGER NOT NULL,
+        created_at INTEGER NOT NULL,
+        outcome TEXT NOT NULL,
+        fee_msat INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    CREATE INDEX payouts_of_token ON payouts (token_id);
+    CREATE INDEX payouts_by_hash ON payouts (payment_hash);
+    CREATE UNIQUE INDEX open_payout ON payouts (token_id) WHERE outcome IN ('pending', 'unknown');
+    """,
 )
 """One script a schema version; `PRAGMA user_version` counts those that were applied."""

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from uuid import uuid4
 
-from lyceum.books import Held, Token
+from lyceum.books import Answer, Held, Token
 from lyceum.ledger.database import Database
 from lyceum.ports import Settlement
+
+BALANCE = "credit_msat - spent_msat - reserved_msat - refunded_msat"
+"""Of a row of `tokens`."""
 
 
 class TillBook:
@@ -50,9 +53,9 @@ class TillBook:
         self, token_id: str, amount_msat: int, least_msat: int, now: int, until: int, *, whole: bool = False
     ) -> Held | None:
         with self._db.write() as db:
-            _give_back_lapsed(db, token_id, now)
+            give_back_lapsed(db, token_id, now)
             row = db.execute(
-                "SELECT credit_msat, credit_msat - spent_msat - reserved_msat FROM tokens WHERE token_id = ?",
+                f"SELECT credit_msat, {BALANCE} FROM tokens WHERE token_id = ? AND closed_at IS NULL",
                 (token_id,),
             ).fetchone()
             if row is None:
@@ -80,8 +83,8 @@ class TillBook:
             if db.execute("SELECT changes()").fetchone()[0]:
                 _book(db, reservation)
             row = db.execute(
-                "SELECT token_id, charged_msat, credit_msat - spent_msat - reserved_msat AS balance_msat"
-                " FROM reservations JOIN tokens USING (token_id) WHERE reservation = ?",
+                f"SELECT token_id, charged_msat, {BALANCE} FROM reservations JOIN tokens USING (token_id)"
+                " WHERE reservation = ?",
                 (reservation,),
             ).fetchone()
         return Settlement(*row) if row else None
@@ -89,12 +92,26 @@ class TillBook:
     def sales(self) -> dict[str, int]:
         return self._db.totals(
             "SELECT COUNT(*) AS tokens, SUM(credit_msat) AS credit_msat, SUM(spent_msat) AS spent_msat,"
-            " SUM(reserved_msat) AS reserved_msat, SUM(credit_msat - spent_msat - reserved_msat) AS balance_msat,"
+            f" SUM(reserved_msat) AS reserved_msat, SUM({BALANCE}) AS balance_msat,"
+            " SUM(refunded_msat) AS refunded_msat,"
             " (SELECT COUNT(*) FROM reservations WHERE charged_msat > 0) AS answers FROM tokens"
         )
 
+    def lapsed_msat(self, expired_before: int) -> int:
+        lapsed = f"SELECT SUM({BALANCE}) AS lapsed_msat FROM tokens WHERE closed_at IS NULL AND expires_at < ?"
+        return int(self._db.read(lapsed, expired_before)[0]["lapsed_msat"] or 0)
 
-def _give_back_lapsed(db: sqlite3.Connection, token_id: str, now: int) -> None:
+    def answers(self, token_id: str, limit: int) -> Sequence[Answer]:
+        rows = self._db.read(
+            "SELECT settled_at, charged_msat FROM reservations WHERE token_id = ? AND settled_at IS NOT NULL"
+            " ORDER BY settled_at DESC LIMIT ?",
+            token_id,
+            limit,
+        )
+        return [Answer(**row) for row in rows]
+
+
+def give_back_lapsed(db: sqlite3.Connection, token_id: str, now: int) -> None:
     """A server that died holds its reservations until they lapse; then they go back, uncharged."""
     lapsed = "token_id = ? AND settled_at IS NULL AND until < ?"
     (amount_msat,) = db.execute(

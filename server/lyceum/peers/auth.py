@@ -20,7 +20,7 @@ from lyceum.replies import MAX_ERROR
 MOST_TRIED = 3
 """Kept tokens that one request tries before it buys; each costs a round trip, and the seller a challenge."""
 
-USELESS = frozenset({"expired", "revoked", "bad-signature", "bad-preimage", "unknown-token"})
+USELESS = frozenset({"expired", "revoked", "refunded", "bad-signature", "bad-preimage", "unknown-token"})
 """Refusals after which a kept token is of no use any more."""
 
 EXHAUSTED = "exhausted"

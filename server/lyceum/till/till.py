@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from lyceum import l402
-from lyceum.books import Held, TillLedger, Token
+from lyceum.books import Answer, Held, TillLedger, Token
 from lyceum.errors import BadRequest
 from lyceum.money import check_msat, whole_sats_msat
 from lyceum.ports import Admitted, Declined, Settlement, Wallet
 from lyceum.till.challenges import Challenges
 from lyceum.till.terms import Admission, TillTerms
+from lyceum.till.topups import Topups
 
 RESERVATION_S = 900
 """How long a reservation lives when nobody settles it; longer than any answer takes."""
@@ -26,12 +27,14 @@ class Till:
         *,
         now: Callable[[], int],
         random_bytes: Callable[[int], bytes],
+        topups: Topups,
     ) -> None:
         self._wallet = wallet
         self._ledger = ledger
         self._master_key = master_key
         self._now = now
         self._challenges = Challenges(wallet, master_key, now, random_bytes)
+        self._topups = topups
         self.terms = terms
 
     def admit(self, admission: Admission) -> Admitted | Declined:
@@ -59,17 +62,23 @@ class Till:
 
     def _shown(self, admission: Admission) -> tuple[Token, l402.Once | None] | l402.Refusal:
         facts = l402.Facts(admission.service, self._now(), admission.model, admission.max_tokens)
+        verified = self.identify(admission.authorization, facts)
+        if isinstance(verified, l402.Refusal):
+            return verified
+        token = self.token_of(verified, admission.service)
+        if isinstance(token, l402.Refusal):
+            return token
+        return (token, verified.once) if token.closed_at is None else _REFUNDED
+
+    def identify(self, authorization: Sequence[str], facts: l402.Facts) -> l402.Verified | l402.Refusal:
+        """Whose token these header lines hold, or why it is not good for the request. Asks neither book nor node."""
         try:
-            credential = l402.parse_authorization(admission.authorization)
+            credential = l402.parse_authorization(authorization)
         except l402.Malformed as error:
             return l402.Refusal(error.reason, error.message)
         if credential is None:
             return l402.Refusal(l402.Reason.PAYMENT_REQUIRED, "pay the invoice, then send the credential")
-        verified = l402.verify(credential, self._master_key, facts)
-        if isinstance(verified, l402.Refusal):
-            return verified
-        token = self._token(verified, admission.service)
-        return token if isinstance(token, l402.Refusal) else (token, verified.once)
+        return l402.verify(credential, self._master_key, facts)
 
     def _hold(self, admission: Admission, token: Token, once: l402.Once | None) -> Held | l402.Refusal:
         """Reserve the worst case. A `Payment` may have no more than it was made for, of a token that is whole."""
@@ -105,17 +114,27 @@ class Till:
     def tokens(self, limit: int) -> Sequence[Token]:
         return self._ledger.tokens(limit)
 
+    def token(self, token_id: str) -> Token | None:
+        return self._ledger.token(token_id)
+
+    def answers(self, token_id: str, limit: int) -> Sequence[Answer]:
+        return self._ledger.answers(token_id, limit)
+
     def sales(self) -> dict[str, int]:
         return self._ledger.sales()
 
-    def _token(self, verified: l402.Verified, service: str) -> Token | l402.Refusal:
-        """The balance row; written on the first use after the node says that the invoice is paid."""
+    def lapsed_msat(self, expired_before: int) -> int:
+        return self._ledger.lapsed_msat(expired_before)
+
+    def token_of(self, verified: l402.Verified, service: str) -> Token | l402.Refusal:
+        """The balance row with all that was paid for it: written on the first use after the node says that
+        the invoice is paid, and raised by top-ups in the same way."""
         token_id = verified.token_id.hex()
         if self._ledger.is_revoked(token_id):
             return l402.Refusal(l402.Reason.REVOKED, "the seller revoked this token")
         token = self._ledger.token(token_id)
         if token:
-            return token
+            return self._ledger.token(token_id) or token if self._topups.collect(token_id) else token
         received_msat = self._wallet.received_msat(verified.payment_hash.hex())
         if received_msat is None:
             return l402.Refusal(l402.Reason.NOT_PAID, "the invoice of this token is not paid")
@@ -146,6 +165,9 @@ _ALREADY_USED = l402.Refusal(
     l402.Reason.ALREADY_USED,
     "this payment bought one answer, which was given or is under way; what it left is on the macaroon beside it",
 )
+
+
+_REFUNDED = l402.Refusal(l402.Reason.REFUNDED, "what was left on this token was taken back; pay for a new one")
 
 
 def _exhausted(left_msat: int, amount_msat: int) -> l402.Refusal:
