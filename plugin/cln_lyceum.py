@@ -14,10 +14,12 @@ import json
 import os
 import secrets
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +31,17 @@ try:
     from pyln.client.plugin import Request, RpcException
 
     from lyceum import l402
-    from lyceum.books import Purchase, Token
+    from lyceum.books import Payout, Purchase, Refund, Token, Topup
     from lyceum.ensemble import Ensemble
-    from lyceum.errors import BadRequest, LyceumError, NoAnswer, RateLimited, TooManyChallenges
+    from lyceum.errors import BadRequest, LyceumError, NoAnswer, RateLimited, TokenRefused, TooManyChallenges
     from lyceum.lazy.mint import LazyWallet
-    from lyceum.ledger import BillBook, Database, PurseBook, TillBook
+    from lyceum.ledger import BillBook, Database, PurseBook, RefundBook, TillBook, TopupBook
     from lyceum.node import call
     from lyceum.parameters import count, lines, moment, msat, urls, word
     from lyceum.peers import Seller, muster, origin_of, visit
     from lyceum.ports import Ask, Declined, Delivery, End, Message, Offer, Terms, Usage, Wanted
     from lyceum.purse import LONGEST_PAYMENT_S, Bills, Purse, PurseLimits, PursePayer
-    from lyceum.till import Admission, Till, TillTerms
+    from lyceum.till import Admission, Counter, Refunds, RefundTerms, Till, TillTerms, Topups
     from lyceum.wire import write_offer
 except ModuleNotFoundError as missing:
     # lightningd then logs "disabled itself" with this reason instead of a dead process.
@@ -56,6 +58,12 @@ ROOT_KEY = "lyceum l402 root key 0"
 
 MOST_NAME = 200
 """Characters of a purpose or a model's name that the books keep."""
+
+IDLE_S = 30
+"""How often late payments to closed tokens are looked for when no refund is due."""
+
+MOST_ANSWERS = 100
+"""Answers that a token's history shows."""
 
 MOST_SECONDS = 10 * 365 * 24 * 3600
 
@@ -86,6 +94,8 @@ class Lyceum(Plugin):  # type: ignore[misc]
     """The plugin with its rooms, which `init` furnishes."""
 
     till: Till
+    counter: Counter
+    refunds: Refunds
     purse: Purse
 
     def peers(self) -> list[str]:
@@ -98,6 +108,7 @@ class Lyceum(Plugin):  # type: ignore[misc]
 plugin = Lyceum()
 quick = ThreadPoolExecutor(8, thread_name_prefix="till")
 patient = ThreadPoolExecutor(64, thread_name_prefix="purse")
+refund_claimed = threading.Event()
 
 
 def method(name: str, pool: ThreadPoolExecutor) -> Callable[[Work], Work]:
@@ -160,6 +171,10 @@ def _change_terms(**field: int) -> None:
     plugin.till.terms = replace(plugin.till.terms, **field)
 
 
+def _change_refund_terms(**field: int) -> None:
+    plugin.refunds.terms = replace(plugin.refunds.terms, **field)
+
+
 def _change_limits(name: str, value: Any) -> None:
     plugin.purse.limits = replace(plugin.purse.limits, **{PURSE_LIMITS[name]: msat(name, value)})
 
@@ -181,6 +196,24 @@ option(
     600,
     "Seconds that the invoice of a challenge stays payable.",
     lambda name, value: _change_terms(challenge_s=count(name, value, MOST_SECONDS)),
+)
+option(
+    "lyceum-refund-least-msat",
+    1000,
+    "Least that is left on a token to be sent back to its holder, in msat.",
+    lambda name, value: _change_refund_terms(least_msat=msat(name, value)),
+)
+option(
+    "lyceum-refund-fee-percent",
+    10,
+    "Most that routing may take of a refund, in percent; it comes out of what is sent back.",
+    lambda name, value: _change_refund_terms(fee_percent=count(name, value, 50)),
+)
+option(
+    "lyceum-refund-window",
+    90 * 24 * 3600,
+    "Seconds after a token's expiry in which its holder may still take back what is left.",
+    lambda name, value: _change_refund_terms(window_s=count(name, value, MOST_SECONDS)),
 )
 option(
     "lyceum-max-payment-msat",
@@ -235,6 +268,7 @@ def init(configuration: dict[str, Any], **_: Any) -> dict[str, str] | None:
     except (LyceumError, ValueError) as error:
         return {"disable": str(error)}
     patient.submit(plugin.purse.recover)
+    threading.Thread(target=_pay_refunds, name="refunds", daemon=True).start()
     return None
 
 
@@ -246,8 +280,41 @@ def _furnish(directory: Path) -> None:
     limits = PurseLimits(**{field: msat(name, plugin.get_option(name)) for name, field in PURSE_LIMITS.items()})
     plugin.peers()
     plugin.patience_s()
-    plugin.till = Till(wallet, TillBook(database), root_key, terms, now=_now, random_bytes=secrets.token_bytes)
+    topups = Topups(wallet, TopupBook(database), now=_now, random_bytes=secrets.token_bytes)
+    plugin.till = Till(
+        wallet, TillBook(database), root_key, terms, now=_now, random_bytes=secrets.token_bytes, topups=topups
+    )
+    plugin.refunds = Refunds(wallet, RefundBook(database), topups, _refund_terms(), now=_now)
+    plugin.counter = Counter(plugin.till, topups, plugin.refunds, now=_now)
     plugin.purse = Purse(wallet, PurseBook(database), Bills(BillBook(database), now=_now), now=_now, limits=limits)
+
+
+def _refund_terms() -> RefundTerms:
+    names = ("lyceum-refund-least-msat", "lyceum-refund-fee-percent", "lyceum-refund-window")
+    return RefundTerms(*map(plugin.get_option, names))
+
+
+def _pay_refunds() -> None:
+    """As long as the plugin runs: what is owed is tried when it is due, also what an earlier run left open."""
+    while True:
+        wait_s = _or_logged(_begin_due_refunds) or IDLE_S
+        refund_claimed.wait(wait_s)
+        refund_claimed.clear()
+
+
+def _begin_due_refunds() -> int:
+    """Seconds until it should be called again."""
+    for token_id in plugin.refunds.due():
+        patient.submit(_or_logged, partial(plugin.refunds.attempt, token_id))
+    return plugin.refunds.wait_s(IDLE_S)
+
+
+def _or_logged(work: Callable[[], int | None]) -> int | None:
+    try:
+        return work()
+    except Exception as error:
+        plugin.log(f"refunds wait: {type(error).__name__} in {_place(error)}", level="warn")
+        return None
 
 
 def _now() -> int:
@@ -329,10 +396,63 @@ def revoke(token_id: Any) -> dict[str, Any]:
     return {"token_id": token_id, "revoked_now": plugin.till.revoke(word("token_id", token_id))}
 
 
+@method("l402-challenge", quick)
+def challenge(service: Any, amount_msat: Any, authorization: Any = None) -> dict[str, Any]:
+    """An invoice of {amount_msat} that adds to the token that {authorization} holds; without it, the challenge
+    for a new token of {service}."""
+    header, amount = lines("authorization", authorization), msat("amount_msat", amount_msat)
+    if not header:
+        return asdict(plugin.till.admit(_admission(service, amount, None, None, None)))
+    return _for_holder(lambda: _topup(plugin.counter.top_up(header, word("service", service), amount)))
+
+
+@method("l402-token", quick)
+def token(service: Any, authorization: Any) -> dict[str, Any]:
+    """What is on the token that {authorization} holds, what was paid for it, and what it paid for."""
+    header = lines("authorization", authorization)
+    return _for_holder(lambda: _account_of(plugin.counter.token(header, word("service", service))))
+
+
+@method("l402-reclaim", quick)
+def reclaim(service: Any, authorization: Any, address: Any) -> dict[str, Any]:
+    """Close the token that {authorization} holds and send what is left to {address}: a BOLT12 offer, or a
+    BOLT11 invoice. Asked again with another address, it is sent there, unless it has arrived meanwhile."""
+    header = lines("authorization", authorization)
+    return _for_holder(
+        lambda: _claimed(plugin.counter.reclaim(header, word("service", service), word("address", address)))
+    )
+
+
+@method("l402-refund", quick)
+def refund(token_id: Any, address: Any) -> dict[str, Any]:
+    """Close the token {token_id} and send what is left of it to {address}, for its holder; also one that was
+    revoked or whose time to ask is over."""
+    found = plugin.till.token(word("token_id", token_id))
+    if found is None:
+        raise BadRequest("no such token: l402-tokens lists those that were paid for and used", "token_id")
+    return _claimed(plugin.refunds.claim(found, word("address", address)))
+
+
+@method("l402-refunds", quick)
+def refunds(limit: Any = 100) -> dict[str, Any]:
+    """The newest refunds: how far each is, the last thing that went wrong, and each payment for it."""
+    return {
+        "refunds": [
+            {**_refund(each), "address": each.address, "payouts": _payouts(each.token_id)}
+            for each in plugin.refunds.refunds(count("limit", limit))
+        ]
+    }
+
+
 @method("l402-stats", quick)
 def stats() -> dict[str, Any]:
-    """What was sold (credit, spent, reserved, still owed as balance), bought (paid, fees, open), and on what terms."""
-    return {"sold": plugin.till.sales(), "bought": plugin.purse.spending(), "terms": asdict(plugin.till.terms)}
+    """What was sold (and what of it holders can still use or take back), given back, and bought; the terms."""
+    return {
+        "sold": _sales(),
+        "refunds": plugin.refunds.sums(),
+        "bought": plugin.purse.spending(),
+        "terms": asdict(plugin.till.terms),
+    }
 
 
 # The purse.
@@ -547,6 +667,52 @@ def _delivery(given: Any) -> Delivery:
         return Delivery(**{**given, "usage": Usage(**given["usage"])})
     except (TypeError, KeyError, ValueError) as error:
         raise BadRequest(f"delivery is not what ports.Delivery describes: {error}", "delivery") from None
+
+
+def _sales() -> dict[str, int]:
+    """`owed_msat` is what holders can still use or take back; `lapsed_msat` what nobody took back in time."""
+    sums = plugin.till.sales()
+    lapsed_msat = plugin.till.lapsed_msat(_now() - plugin.refunds.terms.window_s)
+    return {**sums, "lapsed_msat": lapsed_msat, "owed_msat": sums["balance_msat"] + sums["reserved_msat"] - lapsed_msat}
+
+
+def _for_holder(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A refused credential is an answer, so that its reason reaches the caller; an RPC error has none."""
+    try:
+        return work()
+    except TokenRefused as error:
+        return {"refused": {"reason": error.reason, "detail": error.message}}
+
+
+def _claimed(refund: Refund) -> dict[str, Any]:
+    refund_claimed.set()
+    return _refund(refund)
+
+
+def _refund(refund: Refund) -> dict[str, Any]:
+    return {name: value for name, value in asdict(refund).items() if name != "address"}
+
+
+def _payouts(token_id: str) -> list[dict[str, Any]]:
+    hidden = {"invoice", "token_id", "number"}
+    rows: Sequence[Payout] = plugin.refunds.payouts(token_id)
+    return [{name: value for name, value in asdict(row).items() if name not in hidden} for row in rows]
+
+
+def _topup(topup: Topup) -> dict[str, Any]:
+    shown = asdict(topup)
+    return {"invoice": shown.pop("bolt11"), **shown}
+
+
+def _account_of(token: Token) -> dict[str, Any]:
+    """A token as its holder sees it."""
+    claim = plugin.refunds.refund(token.token_id)
+    return {
+        "token": {**_sold(token), "refundable_until": token.expires_at + plugin.refunds.terms.window_s},
+        "answers": [asdict(answer) for answer in plugin.till.answers(token.token_id, MOST_ANSWERS)],
+        "topups": [_topup(topup) for topup in plugin.counter.topups(token.token_id, MOST_ANSWERS)],
+        "refund": claim and {**_refund(claim), "payouts": _payouts(token.token_id)},
+    }
 
 
 def _sold(token: Token) -> dict[str, Any]:

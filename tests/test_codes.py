@@ -12,7 +12,7 @@ from lyceum.errors import LyceumError
 from lyceum.l402 import Ambiguous, Malformed, Reason
 
 README = Path(__file__).parent.parent / "plugin" / "README.md"
-ROW = re.compile(r"\| `([a-z0-9-]+)` \| ([0-9, ]+) \| ([0-9, ]*|declined) ?\| (.+) \|")
+ROW = re.compile(r"\| `([a-z0-9-]+)` \| ([0-9, ]+) \| ([0-9, ]*|declined|refused) ?\| (.+) \|")
 ERRORS: list[type[LyceumError]] = [
     kind
     for kind in (*vars(errors).values(), Ambiguous)
@@ -36,7 +36,8 @@ def test_every_code_stands_in_the_table_once() -> None:
 
 
 def test_every_code_has_its_status_and_its_rpc_code() -> None:
-    """An error's as its class says; a reason that is no error is a 402 that the till declines with."""
+    """An error's as its class says; a reason that is no error is a 402 that the till declines with, or, where no
+    payment would help, a 401."""
     for code, http, rpc in rows():
         kinds = [kind for kind in ERRORS if kind.code == code]
         if kinds:
@@ -46,4 +47,7 @@ def test_every_code_has_its_status_and_its_rpc_code() -> None:
                 listed(kind.rpc_code for kind in kinds),
             )
         elif code != NO_ROUTE:
-            assert (code, http, rpc) == (code, "402", "declined")
+            assert (code, http, rpc) == (
+                code,
+                *(("401", "refused") if code == Reason.NARROWED else ("402", "declined")),
+            )

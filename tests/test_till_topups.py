@@ -13,7 +13,7 @@ import pytest
 
 from fakes import Clock, FakeWallet
 from lyceum.books import Token
-from lyceum.errors import Busy, TokenRefused
+from lyceum.errors import TokenRefused, TooManyChallenges
 from lyceum.ledger import Database, RefundBook, TillBook, TopupBook
 from lyceum.till import Topups
 from lyceum.till.topups import LATE_S, LEAST_LIFE_S, MOST_OPEN
@@ -87,7 +87,7 @@ def test_unpaid_ones_are_limited(desk: Desk) -> None:
     """A holder cannot fill the node with invoices; expired ones no longer count."""
     for number in range(MOST_OPEN):
         desk.topups.ask(TOKEN, 1000 * (number + 1), 600)
-    with pytest.raises(Busy, match="4 unpaid"):
+    with pytest.raises(TooManyChallenges, match="4 unpaid"):
         desk.topups.ask(TOKEN, 99_000, 600)
     desk.clock.now += 601
     desk.topups.ask(TOKEN, 99_000, 600)

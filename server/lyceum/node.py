@@ -8,7 +8,7 @@ the whole call, credentials included, so none leaves this file.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -16,9 +16,10 @@ from typing import Any
 
 from pyln.client import LightningRpc, RpcError
 
-from lyceum.errors import BadInvoice, NodeError, RateLimited, TooManyChallenges, from_rpc
+from lyceum.errors import BadAddress, BadInvoice, NodeError, RateLimited, TokenRefused, TooManyChallenges, from_rpc
 from lyceum.l402 import Challenge
 from lyceum.ports import (
+    Address,
     Admitted,
     Declined,
     Delivery,
@@ -37,6 +38,22 @@ NETWORKS = {"bc": "bitcoin", "tb": "testnet", "tbs": "signet", "bcrt": "regtest"
 """BOLT11 currency prefix -> the name that lightningd gives the network."""
 
 LIMITS = {kind.code: kind for kind in (RateLimited, TooManyChallenges)}
+CHAINS = {
+    "6fe28c0ab6f1b372c1a6a246ae63f74f931e8365e15a089c68d6190000000000": "bitcoin",
+    "43497fd7f826957108f4a30fd9cec3aeba79972084e90ead01ea330900000000": "testnet",
+    "f61eee3b63a380a477a063af32b2bbc97c9ff9f01f2c4225e973988108000000": "signet",
+    "06226e46111a0b59caaf126043eb5bbf28c34f3a5e332a1fc7b2b73cf188910f": "regtest",
+}
+"""BOLT12 names a network by its genesis block's hash."""
+
+BITCOIN = next(iter(CHAINS))
+"""The chain of an offer that names none (BOLT12, `offer_chains`)."""
+
+BOLT12_EXPIRY_S = 7200
+"""Of an invoice that does not say (BOLT12, `invoice_relative_expiry`)."""
+
+FETCH_S = 20
+"""How long a payee may take to make an invoice from its offer."""
 
 INVALID_PARAMETER = -32602
 LOST = 0
@@ -86,27 +103,51 @@ class ClnWallet:
         paid = next((row for row in found if row["status"] == "paid"), None)
         return int(paid["amount_received_msat"]) if paid else None
 
-    def decode(self, bolt11: str) -> Invoice:
+    def decode(self, text: str) -> Invoice:
+        kind, found = self._decode(text)
+        if kind not in READERS:
+            raise BadInvoice("not a valid BOLT11 or BOLT12 invoice")
+        return READERS[kind](text, found)
+
+    def address(self, text: str) -> Address:
+        plain = text.strip().lower().removeprefix("lightning:")
         try:
-            found = call(self._rpc, "decode", {"string": bolt11})
+            kind, found = self._decode(plain)
+        except BadInvoice:
+            raise BadAddress("the address must be a BOLT12 offer (lno1...) or a BOLT11 invoice") from None
+        if kind == "bolt12 offer":
+            return _offer_address(plain, found)
+        if kind == "bolt11 invoice":
+            invoice = _bolt11(plain, found)
+            networks = (invoice.network,)
+            return Address(plain, networks, invoice.amount_msat, invoice.expires_at, invoice.payment_hash)
+        raise BadAddress("the address must be a valid BOLT12 offer or BOLT11 invoice")
+
+    def fetch(self, address: Address, amount_msat: int) -> Invoice:
+        if address.payment_hash:
+            return self.decode(address.text)
+        asked = {"offer": address.text, "amount_msat": amount_msat, "timeout": FETCH_S}
+        invoice = self.decode(call(self._rpc, "fetchinvoice", asked)["invoice"])
+        if invoice.amount_msat != amount_msat:
+            raise NodeError(f"the offer's invoice asks {invoice.amount_msat} msat where {amount_msat} were offered")
+        return invoice
+
+    def _decode(self, text: str) -> tuple[str, Mapping[str, Any]]:
+        """What it is ("" if it is not valid), and the node's reading of it."""
+        try:
+            found = call(self._rpc, "decode", {"string": text})
         except NodeError as error:
             if error.node_code == INVALID_PARAMETER:
                 raise BadInvoice(f"not an invoice: {error.message}") from None
             raise
-        if found.get("type") != "bolt11 invoice" or not found.get("valid"):
-            raise BadInvoice("not a valid BOLT11 invoice")
-        return Invoice(
-            bolt11,
-            found["payment_hash"],
-            found.get("amount_msat"),
-            found["created_at"] + found["expiry"],
-            NETWORKS.get(found["currency"], found["currency"]),
-            found["payee"],
-            found.get("description", ""),
-        )
+        return found.get("type", "") if found.get("valid") else "", found
 
-    def pay(self, invoice: Invoice, max_fee_msat: int, label: str, timeout_s: int) -> Payment:
+    def pay(
+        self, invoice: Invoice, max_fee_msat: int, label: str, timeout_s: int, amount_msat: int | None = None
+    ) -> Payment:
         request = {"invstring": invoice.bolt11, "maxfee": max_fee_msat, "retry_for": timeout_s, "label": label}
+        if amount_msat is not None:
+            request["amount_msat"] = amount_msat
         try:
             paid = call(self._rpc, "xpay", request)
         except NodeError as error:
@@ -134,6 +175,47 @@ class ClnWallet:
         if error.node_code == LOST:
             return Payment(Outcome.UNKNOWN, detail="the node broke off the call")
         return Payment(Outcome.FAILED, detail=error.message)
+
+
+def _bolt11(text: str, found: Mapping[str, Any]) -> Invoice:
+    return Invoice(
+        text,
+        found["payment_hash"],
+        found.get("amount_msat"),
+        found["created_at"] + found["expiry"],
+        NETWORKS.get(found["currency"], found["currency"]),
+        found["payee"],
+        found.get("description", ""),
+    )
+
+
+def _bolt12(text: str, found: Mapping[str, Any]) -> Invoice:
+    return Invoice(
+        text,
+        found["invoice_payment_hash"],
+        found["invoice_amount_msat"],
+        found["invoice_created_at"] + found.get("invoice_relative_expiry", BOLT12_EXPIRY_S),
+        CHAINS.get(found.get("invreq_chain", BITCOIN), "another network"),
+        found["invoice_node_id"],
+        found.get("offer_description", ""),
+    )
+
+
+READERS = {"bolt11 invoice": _bolt11, "bolt12 invoice": _bolt12}
+
+
+def _offer_address(text: str, found: Mapping[str, Any]) -> Address:
+    unusable = {
+        "offer_currency": "names its amount in another currency",
+        "offer_quantity_max": "sells pieces",
+        "offer_recurrence": "recurs",
+        "offer_recurrence_compulsory": "recurs",
+    }
+    wrong = next((said for name, said in unusable.items() if name in found), None)
+    if wrong:
+        raise BadAddress(f"the offer {wrong}: make one of any amount, to be paid once")
+    chains = [CHAINS.get(chain, "another network") for chain in found.get("offer_chains", [BITCOIN])]
+    return Address(text, tuple(chains), found.get("offer_amount_msat"), found.get("offer_absolute_expiry"))
 
 
 def _settled(row: Mapping[str, Any]) -> Payment:
@@ -190,6 +272,29 @@ def _unlimited(answer: dict[str, Any]) -> dict[str, Any]:
     if limit:
         raise LIMITS[limit["code"]](limit["detail"], limit["retry_after_s"])
     return answer
+
+
+class NodeHolders:
+    """A `Holders` through `l402-token`, `l402-challenge` and `l402-reclaim` of the node's plugin."""
+
+    def __init__(self, plugin: PluginCalls, service: str) -> None:
+        self._plugin = plugin
+        self._service = service
+
+    async def token(self, authorization: Sequence[str]) -> dict[str, Any]:
+        return await self._ask("l402-token", authorization)
+
+    async def top_up(self, authorization: Sequence[str], amount_msat: int) -> dict[str, Any]:
+        return await self._ask("l402-challenge", authorization, amount_msat=amount_msat)
+
+    async def reclaim(self, authorization: Sequence[str], address: str) -> dict[str, Any]:
+        return await self._ask("l402-reclaim", authorization, address=address)
+
+    async def _ask(self, method: str, authorization: Sequence[str], **params: object) -> dict[str, Any]:
+        answer = await self._plugin(method, service=self._service, authorization=list(authorization), **params)
+        if "refused" in answer:
+            raise TokenRefused(answer["refused"]["detail"], answer["refused"]["reason"])
+        return answer
 
 
 class NodePayer:

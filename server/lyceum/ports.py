@@ -614,7 +614,7 @@ class Holders(Protocol):
         ...
 
     async def top_up(self, authorization: Sequence[str], amount_msat: int) -> dict[str, Any]:
-        """An invoice that adds to the token. Raises Busy when it has too many unpaid ones."""
+        """An invoice that adds to the token. Raises TooManyChallenges when it has too many unpaid ones."""
         ...
 
     async def reclaim(self, authorization: Sequence[str], address: str) -> dict[str, Any]:

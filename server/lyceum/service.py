@@ -21,9 +21,9 @@ from lyceum.config import Config, EnsembleTable
 from lyceum.ensemble import Ensemble, Own
 from lyceum.errors import ConfigError, NodeError
 from lyceum.host import Host, say
-from lyceum.node import NodeGate, NodePayer, PluginCalls, call, connect
+from lyceum.node import NodeGate, NodeHolders, NodePayer, PluginCalls, call, connect
 from lyceum.peers import muster
-from lyceum.ports import Gate, Limits, Model, Offer, Payer, Price
+from lyceum.ports import Gate, Holders, Limits, Model, Offer, Payer, Price
 from lyceum.purse import LONGEST_PAYMENT_S
 
 UNKNOWN_COMMAND = -32601
@@ -34,6 +34,7 @@ class Cashier:
     """The node that sells for this server, and pays for what it buys."""
 
     gate: Gate
+    holders: Holders
     payer: Payer
     node_id: str
 
@@ -74,7 +75,7 @@ def assemble(config: Config) -> Starlette:
             thing.close()
 
     stock = Stock(tuple(models), tuple(host.embedders), frozenset(host.broken), tuple(host.pools))
-    return create_app(stock, cashier.gate if cashier else None, stop)
+    return create_app(stock, cashier.gate if cashier else None, stop, cashier.holders if cashier else None)
 
 
 def _cashier(config: Config) -> Cashier | None:
@@ -92,7 +93,8 @@ def _cashier(config: Config) -> Cashier | None:
             ) from None
         raise
     plugin = PluginCalls(rpc)
-    return Cashier(NodeGate(plugin, config.server.service), NodePayer(plugin), node_id)
+    service = config.server.service
+    return Cashier(NodeGate(plugin, service), NodeHolders(plugin, service), NodePayer(plugin), node_id)
 
 
 def _ensemble(

@@ -14,17 +14,26 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from lyceum.app.browsers import CORS
+from lyceum.app.counter import Counter
 from lyceum.app.discovery import Discovery
 from lyceum.app.failures import HANDLERS
 from lyceum.app.shop import Shop
 from lyceum.app.stock import Stock
-from lyceum.ports import Gate
+from lyceum.ports import Gate, Holders
 
 __all__ = ["Stock", "create_app"]
 
 
-def create_app(stock: Stock, gate: Gate | None, stop: Callable[[], Awaitable[None]] | None = None) -> Starlette:
-    """An ASGI app that sells `stock` through `gate`; without a gate all is free. `stop` runs last."""
+def create_app(
+    stock: Stock,
+    gate: Gate | None,
+    stop: Callable[[], Awaitable[None]] | None = None,
+    holders: Holders | None = None,
+) -> Starlette:
+    """An ASGI app that sells `stock` through `gate`; without a gate all is free. `stop` runs last.
+
+    With `holders`, those who bought see their balance, add to it and take it back.
+    """
     shop = Shop(stock, gate)
 
     @asynccontextmanager
@@ -41,6 +50,7 @@ def create_app(stock: Stock, gate: Gate | None, stop: Callable[[], Awaitable[Non
             Route("/v1/chat/completions", shop.chat, methods=["POST"]),
             Route("/v1/embeddings", shop.embed, methods=["POST"]),
             *(Discovery(stock, gate).routes() if gate else ()),
+            *(Counter(holders).routes() if holders else ()),
         ],
         middleware=[CORS],
         exception_handlers=HANDLERS,

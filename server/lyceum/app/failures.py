@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from lyceum import wire
-from lyceum.errors import LyceumError, PaymentRequired
+from lyceum.errors import LyceumError, PaymentRequired, TokenRefused
 from lyceum.ports import Declined, Offer
 
 NO_STORE = {"Cache-Control": "no-store"}
@@ -55,6 +55,12 @@ async def _payment_required(_: Request, error: Exception) -> Response:
     return Problem(body, (*declined.headers, MANIFEST_LINK))
 
 
+async def _token_refused(_: Request, error: Exception) -> Response:
+    """401 must name a scheme (RFC 9110, 15.5.2); there is no challenge to add."""
+    assert isinstance(error, TokenRefused)  # noqa: S101
+    return Problem(wire.problem_of(error), [("WWW-Authenticate", "L402")])
+
+
 async def _failed(_: Request, error: Exception) -> Response:
     assert isinstance(error, LyceumError)  # noqa: S101
     retry_after_s = getattr(error, "retry_after_s", None)
@@ -78,6 +84,7 @@ async def _gone(_: Request, __: Exception) -> Response:
 
 HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
     Refused: _payment_required,
+    TokenRefused: _token_refused,
     LyceumError: _failed,
     HTTPException: _no_route,
     ClientDisconnect: _gone,

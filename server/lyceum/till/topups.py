@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from lyceum.books import Token, Topup, TopupLedger
-from lyceum.errors import Busy, TokenRefused
+from lyceum.errors import TokenRefused, TooManyChallenges
 from lyceum.l402 import Reason
 from lyceum.money import whole_sats_msat
 from lyceum.ports import Wallet
@@ -35,7 +35,7 @@ class Topups:
     def ask(self, token: Token, amount_msat: int, life_s: int) -> Topup:
         """An invoice that adds `amount_msat`, in whole sats, to the token; payable for `life_s` at most.
 
-        Raises TokenRefused for a token that cannot be used any more, Busy for too many unpaid ones.
+        Raises TokenRefused for a token that cannot be used any more, TooManyChallenges for too many unpaid ones.
         """
         self._check_usable(token)
         now, amount_msat = self._now(), whole_sats_msat(amount_msat)
@@ -44,7 +44,9 @@ class Topups:
         if same:
             return same
         if len(unpaid) >= MOST_OPEN:
-            raise Busy(f"this token has {MOST_OPEN} unpaid top-ups: pay one of them, or wait until they expire")
+            raise TooManyChallenges(
+                f"this token has {MOST_OPEN} unpaid top-ups: pay one of them, or wait until they expire"
+            )
         return self._make(token, amount_msat, min(life_s, token.expires_at - now))
 
     def collect(self, token_id: str) -> bool:
