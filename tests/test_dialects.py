@@ -235,6 +235,30 @@ async def test_every_client_gets_in(counter: Counter, sender: str) -> None:
     assert answer.json()["lyceum"]["charge"]["charged_msat"] == 100
 
 
+def mpp_client(lines: list[str]) -> tuple[dict[str, str], dict[str, Any]]:
+    """A client of MPP that pays by Lightning: every quoted parameter of the `Payment` line, and what it asks."""
+    line = next(line for line in lines if line.lower().startswith("payment "))
+    challenge = dict(re.findall(r'(\w+)="([^"]*)"', line))
+    assert (challenge["method"], challenge["intent"]) == ("lightning", "charge")
+    asked = challenge["request"]
+    return challenge, json.loads(base64.urlsafe_b64decode(asked + "=" * (-len(asked) % 4)))
+
+
+@pytest.mark.parametrize("echoed", [("id", "intent", "method", "realm", "request", "expires"), ()])
+async def test_clients_of_the_payment_scheme_get_in(counter: Counter, echoed: tuple[str, ...]) -> None:
+    """Whether they send back all parameters or only those that they know, in whatever order and spacing."""
+    async with browser(counter) as client:
+        challenge, asked = mpp_client((await chat(client)).headers.get_list("WWW-Authenticate"))
+        invoice = counter.shop.wallet.decode(asked["methodDetails"]["invoice"])
+        assert int(asked["amount"]) * 1000 == invoice.amount_msat
+        preimage = counter.shop.wallet.settle(invoice).preimage
+        sent = {name: challenge[name] for name in echoed or challenge}
+        said = json.dumps({"payload": {"preimage": preimage}, "source": "did:key:z6Mk", "challenge": sent})
+        token = base64.urlsafe_b64encode(said.encode()).decode().rstrip("=")
+        answer = await chat(client, {"Authorization": f"Payment {token}"})
+    assert (answer.status_code, "payment-receipt" in answer.headers) == (200, True)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_payment_buys_one_answer_and_a_failure_gives_it_back(counter: Counter, stream: bool) -> None:
     """MPP's intent charge: a 5xx has no receipt and costs nothing, the answer has one, a third is refused."""

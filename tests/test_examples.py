@@ -63,3 +63,15 @@ def test_what_cannot_be_served_makes_no_invoice(market: Market, url: str) -> Non
     before = len(market.seller.rpc.listinvoices()["invoices"])
     assert httpx.get(f"{url}/factors/1").status_code == 400
     assert len(market.seller.rpc.listinvoices()["invoices"]) == before
+
+
+def test_who_knocks_too_often_is_told_when_to_come_back(market: Market, url: str) -> None:
+    """The till's limit, passed on; who holds a token is let in all the same."""
+    paid = buy(market, url, httpx.get(f"{url}/factors/91"))
+    market.seller.rpc.setconfig("lyceum-challenges-per-minute", 1)
+    assert httpx.get(f"{url}/factors/91").status_code == 402
+    market.seller.rpc.setconfig("lyceum-bundle-msat", 2000)  # another price, so another challenge
+    limited = httpx.get(f"{url}/factors/91")
+    assert (limited.status_code, limited.json()["code"]) == (429, "rate-limited")
+    assert int(limited.headers["retry-after"]) > 0
+    assert httpx.get(f"{url}/factors/91", headers=paid).status_code == 200

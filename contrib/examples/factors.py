@@ -29,11 +29,15 @@ def sell(request: Request) -> Response:
     number = request.path_params["number"]
     if not 2 <= number <= MOST:
         return JSONResponse({"detail": f"ask for a number from 2 to {MOST}"}, 400)
-    shown = {
+    asked = {
+        "service": "factors",
+        "amount_msat": PRICE_MSAT,
         "authorization": request.headers.getlist("authorization"),
-        "client": request.client and request.client.host,
+        "client": request.client.host if request.client else "",
     }
-    answer = node.call("l402-admit", {"service": "factors", "amount_msat": PRICE_MSAT, **shown})
+    answer = node.call("l402-admit", asked)
+    if "limited" in answer:
+        return JSONResponse(answer["limited"], 429, {"Retry-After": str(answer["limited"]["retry_after_s"])})
     if "declined" in answer:
         return _with(answer["declined"]["headers"], JSONResponse({"detail": answer["declined"]["detail"]}, 402))
     charge_msat = 0
