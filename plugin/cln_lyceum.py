@@ -35,7 +35,7 @@ try:
     from lyceum.ensemble import Ensemble
     from lyceum.errors import BadRequest, LyceumError, NoAnswer, RateLimited, TokenRefused, TooManyChallenges
     from lyceum.lazy.mint import LazyWallet
-    from lyceum.ledger import BillBook, Database, PurseBook, RefundBook, TillBook, TopupBook
+    from lyceum.ledger import BillBook, Database, FreebieBook, PurseBook, RefundBook, TillBook, TopupBook
     from lyceum.node import call
     from lyceum.parameters import count, lines, moment, msat, urls, word
     from lyceum.peers import Seller, muster, origin_of, visit
@@ -84,6 +84,7 @@ TERMS = (
     "lyceum-challenge-expiry",
     "lyceum-challenges-per-minute",
     "lyceum-open-challenges",
+    "lyceum-freebies",
 )
 """The options that are the till's terms, in the order of `TillTerms`."""
 
@@ -257,6 +258,12 @@ option(
     "Most unpaid invoices of challenges that the node keeps at a time; lazy ones are not kept.",
     lambda name, value: _change_terms(open_challenges=count(name, value)),
 )
+option(
+    "lyceum-freebies",
+    0,
+    "Requests that each network (IPv4 /24, IPv6 /48) has for nothing, in each service.",
+    lambda name, value: _change_terms(freebies=count(name, value, least=0)),
+)
 option("lyceum-peers", "", "Sellers to consult: their servers' URLs, separated by commas.", urls)
 option("lyceum-patience", 30, "Seconds that a seller may be silent before an answer goes on without it.", count)
 
@@ -282,7 +289,14 @@ def _furnish(directory: Path) -> None:
     plugin.patience_s()
     topups = Topups(wallet, TopupBook(database), now=_now, random_bytes=secrets.token_bytes)
     plugin.till = Till(
-        wallet, TillBook(database), root_key, terms, now=_now, random_bytes=secrets.token_bytes, topups=topups
+        wallet,
+        TillBook(database),
+        root_key,
+        terms,
+        now=_now,
+        random_bytes=secrets.token_bytes,
+        topups=topups,
+        freebies=FreebieBook(database),
     )
     plugin.refunds = Refunds(wallet, RefundBook(database), topups, _refund_terms(), now=_now)
     plugin.counter = Counter(plugin.till, topups, plugin.refunds, now=_now)

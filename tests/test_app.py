@@ -103,6 +103,7 @@ class Door:
     settled: list[int] = field(default_factory=list)
     broken: int = 0
     limit: LyceumError | None = None
+    free: bool = False
     left_msat: int = 10_000
     service: str = "lyceum"
 
@@ -110,6 +111,8 @@ class Door:
         self.asked.append(entry)
         if self.limit:
             raise self.limit
+        if self.free:
+            return Admitted("", "", "", entry.amount_msat, 0)
         if entry.authorization == ("good",) and (entry.least_msat or entry.amount_msat) <= self.left_msat:
             return Admitted("r1", "t1", "h1", min(entry.amount_msat, self.left_msat), 900)
         return Declined("exhausted", "nothing left", tuple(("WWW-Authenticate", line) for line in LINES), 2000)
@@ -160,7 +163,7 @@ async def test_an_answer_is_charged_for_what_was_delivered() -> None:
     door = Door()
     answer = (await post(Parrot(), door)).json()
     assert answer["choices"][0]["message"]["content"] == "Polly wants a cracker."
-    assert door.asked == [Entry(("good",), "parrot", 50, 400, "127.0.0.0/24", 400)]
+    assert door.asked == [Entry(("good",), "parrot", 50, 400, "", 400)]
     assert door.settled == [100 + 22]
     assert answer["lyceum"]["charge"] == {
         "charged_msat": 122,
@@ -178,6 +181,8 @@ async def test_an_answer_is_charged_for_what_was_delivered() -> None:
         ("192.0.2.77", "192.0.2.0/24"),
         ("2001:db8:5:6:7::8", "2001:db8:5::/48"),
         ("::ffff:192.0.2.77", "192.0.2.0/24"),
+        ("127.0.0.1", ""),
+        ("::1", ""),
         ("/run/lyceum.sock", ""),
         ("", ""),
     ],
@@ -189,6 +194,16 @@ async def test_the_till_hears_which_network_asks(address: str, network: str) -> 
     async with httpx.AsyncClient(transport=transport, base_url="http://shop") as shop:
         await shop.post("/v1/chat/completions", json=CHAT, headers={"X-Forwarded-For": "198.51.100.9"})
     assert [entry.client for entry in door.asked] == [network]
+
+
+async def test_a_free_request_is_settled_by_nobody() -> None:
+    """The bill says what it would have cost, and that it cost nothing."""
+    door = Door(free=True)
+    answer = (await post(Parrot(), door)).json()
+    charge = answer["lyceum"]["charge"]
+    assert answer["choices"][0]["message"]["content"] == "Polly wants a cracker."
+    assert (charge["charged_msat"], charge["output_units"]) == (0, 22)
+    assert door.settled == []
 
 
 @pytest.mark.parametrize(

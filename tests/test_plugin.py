@@ -392,6 +392,20 @@ def test_open_invoices_have_a_ceiling(market: Market) -> None:
         market.seller.rpc.call("setconfig", ["lyceum-open-challenges", 1000])
 
 
+def test_free_requests_survive_a_restart(market: Market) -> None:
+    """A network has as many as lyceum-freebies says, also when the plugin is started anew in between."""
+    market.seller.rpc.call("setconfig", ["lyceum-freebies", 2])
+    try:
+        assert admit(market, None, client="192.0.2.0/24")["admitted"]["reservation"] == ""
+        market.restart_plugin(market.seller)
+        market.seller.rpc.call("setconfig", ["lyceum-freebies", 2])
+        assert "admitted" in admit(market, None, client="192.0.2.0/24")
+        assert "declined" in admit(market, None, client="192.0.2.0/24")
+        assert "admitted" in admit(market, None, client="2001:db8::/48")
+    finally:
+        market.seller.rpc.call("setconfig", ["lyceum-freebies", 0])
+
+
 def test_the_same_network_is_shown_the_same_challenge(market: Market) -> None:
     """Until it is paid: one invoice in the node's books, however often it asks."""
     client = "192.0.2.0/24"

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fakes import MASTER, Clock, FakeWallet, preimage_of
 from lyceum.errors import BadRequest, RateLimited, TooManyChallenges
 from lyceum.l402 import Ambiguous, Challenge, Credential, attenuate, caveats, parse_challenge
-from lyceum.ledger import Database, TillBook, TopupBook
+from lyceum.ledger import Database, FreebieBook, TillBook, TopupBook
 from lyceum.ports import Admitted, Declined, Settlement
 from lyceum.till import RESERVATION_S, Admission, Till, TillTerms, Topups
 from lyceum.till.rate import MOST_CLIENTS, Rate
@@ -48,6 +48,7 @@ class Shop:
             now=self.clock,
             random_bytes=lambda size: next(numbers).to_bytes(size, "big"),
             topups=self.topups,
+            freebies=FreebieBook(self.database),
         )
 
     def ask(self, header: str = "", amount_msat: int = 1500, service: str = "llm") -> Admitted | Declined:
@@ -278,6 +279,58 @@ def test_quotes_are_limited_apart_from_challenges(shop: Shop) -> None:
     assert limited.value.retry_after_s > 0
     assert shop.till.quote(1, "198.51.100.0/24")
     assert isinstance(shop.till.admit(replace(ASK, client="192.0.2.0/24")), Declined)
+
+
+# Free requests
+
+
+def test_a_network_has_its_free_requests_and_then_pays(tmp_path: Path) -> None:
+    """Counted by service, kept in the books; nothing is minted for them and nothing is to be settled."""
+    terms = TillTerms(freebies=2)
+    shop = Shop(tmp_path / "books.sqlite3", terms=terms)
+    ask = Admission((), "llm", 1500, "economist", 200, "192.0.2.0/24")
+    assert [admitted(shop.till.admit(ask)).reservation for _ in range(2)] == ["", ""]
+    assert shop.wallet.made == {}
+    shop.database.close()
+    again = Shop(tmp_path / "books.sqlite3", terms=terms)
+    assert isinstance(again.till.admit(ask), Declined)
+    admitted(again.till.admit(replace(ask, service="other")))
+    admitted(again.till.admit(replace(ask, client="198.51.100.0/24")))
+    assert again.till.sales()["answers"] == 0
+    again.database.close()
+
+
+@pytest.mark.parametrize(
+    ("freebies", "client", "header"), [(0, "192.0.2.0/24", ""), (9, "", ""), (9, "192.0.2.0/24", "L402 abc")]
+)
+def test_nothing_is_free_by_mistake(tmp_path: Path, freebies: int, client: str, header: str) -> None:
+    """Not without the option, not for a stranger without an address, not in place of a bad credential."""
+    shop = Shop(tmp_path / "books.sqlite3", terms=TillTerms(freebies=freebies))
+    assert isinstance(shop.till.admit(Admission((header,) if header else (), "llm", 1, client=client)), Declined)
+    shop.database.close()
+
+
+def test_a_token_is_charged_before_anything_is_free(tmp_path: Path) -> None:
+    """Whoever shows one wants to pay with it, and keeps the free requests."""
+    shop = Shop(tmp_path / "books.sqlite3", terms=TillTerms(freebies=1))
+    ask = Admission((shop.sell().header(),), "llm", 1000, client="192.0.2.0/24")
+    assert admitted(shop.till.admit(ask)).reservation
+    assert not admitted(shop.till.admit(replace(ask, authorization=()))).reservation
+    shop.database.close()
+
+
+def test_parallel_free_requests_are_no_more(tmp_path: Path) -> None:
+    """Of eight at once against three, three are free."""
+    shop, start = Shop(tmp_path / "books.sqlite3", terms=TillTerms(freebies=3)), Barrier(8)
+
+    def ask(_: int) -> Admitted | Declined:
+        start.wait()
+        return shop.till.admit(Admission((), "llm", 1500, client="192.0.2.0/24"))
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(ask, range(8)))
+    assert sum(isinstance(answer, Admitted) for answer in answers) == 3
+    shop.database.close()
 
 
 # A paid token

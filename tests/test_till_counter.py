@@ -12,7 +12,7 @@ from fakes import MASTER, Clock, FakeWallet
 from lyceum.books import Refund, RefundState
 from lyceum.errors import TokenRefused
 from lyceum.l402 import Caveat, Credential, attenuate, parse_challenge
-from lyceum.ledger import Database, RefundBook, TillBook, TopupBook
+from lyceum.ledger import Database, FreebieBook, RefundBook, TillBook, TopupBook
 from lyceum.ports import Address, Admitted, Declined
 from lyceum.till import Admission, Counter, Refunds, RefundTerms, Till, TillTerms, Topups
 
@@ -38,6 +38,7 @@ class Shop:
             now=self.clock,
             random_bytes=random_bytes,
             topups=topups,
+            freebies=FreebieBook(self.database),
         )
         terms = RefundTerms(window_s=WINDOW_S)
         refunds = Refunds(self.wallet, RefundBook(self.database), topups, terms, now=self.clock)

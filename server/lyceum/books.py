@@ -308,6 +308,14 @@ class RefundLedger(Protocol):
         ...
 
 
+class FreebieLedger(Protocol):
+    """Who has had how many free requests. Each method is one short transaction."""
+
+    def take(self, service: str, client: str, most: int) -> bool:
+        """Count one more for this client, if it has had fewer than `most`; in one step, as for `reserve`."""
+        ...
+
+
 class PurseLedger(Protocol):
     """The buyer's journal. Each method is one short transaction."""
 

@@ -26,7 +26,8 @@ STARTER = """\
 [server]
 host = "127.0.0.1"
 port = 9402
-# A reverse proxy before this server, by its address; its X-Forwarded-For then says who a client is.
+# A reverse proxy before this server, by its address; its X-Forwarded-For then says who a client is. Without this
+# clients behind a proxy cannot be told apart, so that no limit is kept for each.
 # proxy = "127.0.0.1"
 # The Lightning node's RPC socket. Without it every model is free.
 node = "~/.lightning/bitcoin/lightning-rpc"

@@ -26,10 +26,10 @@ def msat(name: str, value: object) -> int:
         raise BadRequest(str(error), name) from None
 
 
-def count(name: str, value: object, most: int = MOST) -> int:
+def count(name: str, value: object, most: int = MOST, *, least: int = 1) -> int:
     text = str(value)
-    if isinstance(value, bool) or not text.isascii() or not text.isdigit() or not 1 <= int(text) <= most:
-        raise BadRequest(f"{name} must be a number from 1 to {most}", name)
+    if isinstance(value, bool) or not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
+        raise BadRequest(f"{name} must be a number from {least} to {most}", name)
     return int(text)
 
 

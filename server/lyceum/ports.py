@@ -528,7 +528,7 @@ Headers = tuple[tuple[str, str], ...]
 class Admitted:
     """The till took a credential: `amount_msat` is reserved under `reservation`, maybe less than was asked for.
 
-    `headers` go with the answer.
+    `headers` go with the answer. Without a reservation the request is free, and nothing is to be settled.
     """
 
     reservation: str

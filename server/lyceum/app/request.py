@@ -42,14 +42,15 @@ async def _disconnected(request: Request) -> None:
 def network_of(request: Request) -> str:
     """The client's IPv4 /24 or IPv6 /48, which is what one customer of a provider can choose within.
 
-    Empty where the connection has no IP address.
+    Empty where the connection has no IP address, or this machine's own: then it is a proxy's, and says
+    nothing of whoever stands behind it.
     """
     try:
         address = ip_address(request.client.host if request.client else "")
     except ValueError:
         return ""
     plain = getattr(address, "ipv4_mapped", None) or address
-    return str(ip_network((plain.packed, NETWORK_BITS[plain.version]), strict=False))
+    return "" if plain.is_loopback else str(ip_network((plain.packed, NETWORK_BITS[plain.version]), strict=False))
 
 
 def credential_lines(request: Request) -> tuple[str, ...]:

@@ -49,6 +49,8 @@ class Tab:
         """The bill as the till settled it; None for what is free, or when the till cannot be reached."""
         if self.gate is None or self.admitted is None:
             return None
+        if not self.admitted.reservation:
+            return replace(owed, charged_msat=0)
         for wait_s in SETTLE_ATTEMPTS_S:
             await asyncio.sleep(wait_s)
             try:

@@ -114,5 +114,13 @@ SCHEMA = (
     CREATE INDEX payouts_by_hash ON payouts (payment_hash);
     CREATE UNIQUE INDEX open_payout ON payouts (token_id) WHERE outcome IN ('pending', 'unknown');
     """,
+    """
+    CREATE TABLE freebies (
+        service TEXT NOT NULL,
+        client TEXT NOT NULL,
+        used INTEGER NOT NULL,
+        PRIMARY KEY (service, client)
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 """One script a schema version; `PRAGMA user_version` counts those that were applied."""

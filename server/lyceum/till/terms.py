@@ -13,6 +13,7 @@ class TillTerms:
     """`bundle_msat`: the least a first payment buys. Lifetimes of tokens and challenges in seconds.
 
     `challenges_per_minute` is for one client's network; `open_challenges` for all that the node keeps.
+    `freebies`: how many requests each network has for nothing, ever, in each service.
     """
 
     bundle_msat: int = 1000
@@ -20,11 +21,12 @@ class TillTerms:
     challenge_s: int = 600
     challenges_per_minute: int = 30
     open_challenges: int = 1000
+    freebies: int = 0
 
     def __post_init__(self) -> None:
         check_msat("bundle_msat", self.bundle_msat)
-        if self.challenges_per_minute < 1 or self.open_challenges < 1:
-            raise ValueError("at least one challenge must be allowed")
+        if self.challenges_per_minute < 1 or self.open_challenges < 1 or self.freebies < 0:
+            raise ValueError("at least one challenge must be allowed, and no fewer than none be free")
         if self.token_s <= self.challenge_s or self.challenge_s < 1:
             raise ValueError("a token must outlive its challenge, and both must last at least a second")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from lyceum import l402
-from lyceum.books import Answer, Held, TillLedger, Token
+from lyceum.books import Answer, FreebieLedger, Held, TillLedger, Token
 from lyceum.errors import BadRequest
 from lyceum.money import check_msat, whole_sats_msat
 from lyceum.ports import Admitted, Declined, Settlement, Wallet
@@ -28,9 +28,11 @@ class Till:
         now: Callable[[], int],
         random_bytes: Callable[[int], bytes],
         topups: Topups,
+        freebies: FreebieLedger,
     ) -> None:
         self._wallet = wallet
         self._ledger = ledger
+        self._freebies = freebies
         self._master_key = master_key
         self._now = now
         self._challenges = Challenges(wallet, master_key, now, random_bytes)
@@ -44,7 +46,7 @@ class Till:
         """
         shown = self._shown(admission)
         if isinstance(shown, l402.Refusal):
-            return self._decline(admission, shown)
+            return self._gift(admission, shown) or self._decline(admission, shown)
         token, once = shown
         held = self._hold(admission, token, once)
         if isinstance(held, l402.Refusal):
@@ -54,6 +56,13 @@ class Till:
         return Admitted(
             held.reservation, token.token_id, token.payment_hash, held.amount_msat, held.balance_msat, headers
         )
+
+    def _gift(self, admission: Admission, refusal: l402.Refusal) -> Admitted | None:
+        """A free request for a known network that shows no credential; there is nothing to settle."""
+        asks = admission.client and refusal.reason is l402.Reason.PAYMENT_REQUIRED
+        if not asks or not self._freebies.take(admission.service, admission.client, self.terms.freebies):
+            return None
+        return Admitted("", "", "", admission.amount_msat, 0)
 
     def verify(self, admission: Admission) -> Token | l402.Refusal:
         """The token that the request holds, or why it holds none. Reserves nothing."""
