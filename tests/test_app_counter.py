@@ -62,11 +62,19 @@ async def test_each_endpoint_passes_on_what_it_was_given() -> None:
         (202, "reclaim"),
     ]
     assert desk.asked == [
-        ("token", ["L402 mine"]),
-        ("top_up", ["L402 mine"], 5000),
-        ("reclaim", ["L402 mine"], "lno1mine"),
+        ("token", ("L402 mine",)),
+        ("top_up", ("L402 mine",), 5000),
+        ("reclaim", ("L402 mine",), "lno1mine"),
     ]
     assert {answer.headers["cache-control"] for answer in answers} == {"no-store"}
+
+
+async def test_a_holder_s_dialect_is_the_buyer_s() -> None:
+    """Whoever paid with the header of gRPC shows the token in it here too."""
+    desk = Desk()
+    async with counter(desk) as client:
+        await client.get("/l402/token", headers={"Authorization": "", "Macaroon": "0201"})
+    assert desk.asked == [("token", ("Macaroon 0201",))]
 
 
 @pytest.mark.parametrize(

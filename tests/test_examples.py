@@ -65,6 +65,14 @@ def test_what_cannot_be_served_makes_no_invoice(market: Market, url: str) -> Non
     assert len(market.seller.rpc.listinvoices()["invoices"]) == before
 
 
+def test_what_the_node_gives_away_is_served(market: Market, url: str) -> None:
+    """A first request that is free by the node's options has no reservation, and nothing is settled."""
+    market.seller.rpc.setconfig("lyceum-freebies", 1)
+    answers = [httpx.get(f"{url}/factors/91") for _ in range(2)]
+    market.seller.rpc.setconfig("lyceum-freebies", 0)
+    assert [answer.status_code for answer in answers] == [200, 402]
+
+
 def test_who_knocks_too_often_is_told_when_to_come_back(market: Market, url: str) -> None:
     """The till's limit, passed on; who holds a token is let in all the same."""
     paid = buy(market, url, httpx.get(f"{url}/factors/91"))

@@ -40,12 +40,13 @@ def sell(request: Request) -> Response:
         return JSONResponse(answer["limited"], 429, {"Retry-After": str(answer["limited"]["retry_after_s"])})
     if "declined" in answer:
         return _with(answer["declined"]["headers"], JSONResponse({"detail": answer["declined"]["detail"]}, 402))
-    charge_msat = 0
+    reservation, charge_msat = answer["admitted"]["reservation"], 0
     try:
         response = JSONResponse({"number": number, "factors": factors(number)})
         charge_msat = PRICE_MSAT
     finally:
-        node.call("l402-settle", {"reservation": answer["admitted"]["reservation"], "charge_msat": charge_msat})
+        if reservation:  # there is none for a request that the node gives away
+            node.call("l402-settle", {"reservation": reservation, "charge_msat": charge_msat})
     return _with(answer["admitted"]["headers"], response)
 
 

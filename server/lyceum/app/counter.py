@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from lyceum import wire
 from lyceum.app.failures import NO_STORE
-from lyceum.app.request import read_body
+from lyceum.app.request import credential_lines, read_body
 from lyceum.ports import Holders
 
 
@@ -24,18 +24,14 @@ class Counter:
         ]
 
     async def token(self, request: Request) -> Response:
-        return JSONResponse(await self._holders.token(_authorization(request)), headers=NO_STORE)
+        return JSONResponse(await self._holders.token(credential_lines(request)), headers=NO_STORE)
 
     async def top_up(self, request: Request) -> Response:
         amount_msat = wire.read_topup(await read_body(request))
-        made = await self._holders.top_up(_authorization(request), amount_msat)
+        made = await self._holders.top_up(credential_lines(request), amount_msat)
         return JSONResponse(made, 201, NO_STORE)
 
     async def refund(self, request: Request) -> Response:
         """202: it is owed from now on, and paid as soon as there is a way; the token's page says when it was."""
         address = wire.read_refund(await read_body(request))
-        return JSONResponse(await self._holders.reclaim(_authorization(request), address), 202, NO_STORE)
-
-
-def _authorization(request: Request) -> list[str]:
-    return request.headers.getlist("authorization")
+        return JSONResponse(await self._holders.reclaim(credential_lines(request), address), 202, NO_STORE)
