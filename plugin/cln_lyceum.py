@@ -31,12 +31,13 @@ try:
     from pyln.client.plugin import Request, RpcException
 
     from lyceum import l402
+    from lyceum.accounts import add_up
     from lyceum.books import Payout, Purchase, Refund, Token, Topup
     from lyceum.ensemble import Ensemble
     from lyceum.errors import BadRequest, LyceumError, NoAnswer, RateLimited, TokenRefused, TooManyChallenges
     from lyceum.lazy.mint import LazyWallet
-    from lyceum.ledger import BillBook, Database, FreebieBook, PurseBook, RefundBook, TillBook, TopupBook
-    from lyceum.node import call
+    from lyceum.ledger import BillBook, Database, FreebieBook, Journal, PurseBook, RefundBook, TillBook, TopupBook
+    from lyceum.node import ClnWallet, call
     from lyceum.parameters import count, lines, moment, msat, urls, word
     from lyceum.peers import Seller, muster, origin_of, visit
     from lyceum.ports import Ask, Declined, Delivery, End, Message, Offer, Terms, Usage, Wanted
@@ -55,6 +56,11 @@ except ModuleNotFoundError as missing:
 
 ROOT_KEY = "lyceum l402 root key 0"
 """What makesecret derives the macaroons' root key from; another text would void every token."""
+
+LABELS = "l402/"
+"""How the labels of all invoices begin that sell credit."""
+
+PAGE = 2000
 
 MOST_NAME = 200
 """Characters of a purpose or a model's name that the books keep."""
@@ -94,6 +100,8 @@ Work = Callable[..., dict[str, Any]]
 class Lyceum(Plugin):  # type: ignore[misc]
     """The plugin with its rooms, which `init` furnishes."""
 
+    wallet: ClnWallet
+    journal: Journal
     till: Till
     counter: Counter
     refunds: Refunds
@@ -280,7 +288,7 @@ def init(configuration: dict[str, Any], **_: Any) -> dict[str, str] | None:
 
 
 def _furnish(directory: Path) -> None:
-    wallet = LazyWallet(plugin.rpc, time.monotonic)
+    plugin.wallet = wallet = LazyWallet(plugin.rpc, time.monotonic)
     database = Database(directory / "lyceum.sqlite3")
     root_key = bytes.fromhex(call(plugin.rpc, "makesecret", {"string": ROOT_KEY})["secret"])
     terms = TillTerms(*map(plugin.get_option, TERMS))
@@ -298,6 +306,7 @@ def _furnish(directory: Path) -> None:
         topups=topups,
         freebies=FreebieBook(database),
     )
+    plugin.journal = Journal(database)
     plugin.refunds = Refunds(wallet, RefundBook(database), topups, _refund_terms(), now=_now)
     plugin.counter = Counter(plugin.till, topups, plugin.refunds, now=_now)
     plugin.purse = Purse(wallet, PurseBook(database), Bills(BillBook(database), now=_now), now=_now, limits=limits)
@@ -458,15 +467,37 @@ def refunds(limit: Any = 100) -> dict[str, Any]:
     }
 
 
+@method("l402-terms", quick)
+def terms() -> dict[str, Any]:
+    """On what terms this till sells."""
+    return asdict(plugin.till.terms)
+
+
 @method("l402-stats", quick)
 def stats() -> dict[str, Any]:
-    """What was sold (and what of it holders can still use or take back), given back, and bought; the terms."""
+    """What was sold (and what of it holders can still use or take back), given back, and bought; the terms.
+
+    `accounts` adds both sides up with what the node itself says its invoices received.
+    """
+    node_received_msat = plugin.wallet.received_in_all_msat(LABELS)
+    sold, given_back, bought = _sales(), plugin.refunds.sums(), plugin.purse.spending()
     return {
-        "sold": _sales(),
-        "refunds": plugin.refunds.sums(),
-        "bought": plugin.purse.spending(),
+        "accounts": add_up(sold, given_back, bought, node_received_msat),
+        "sold": sold,
+        "refunds": given_back,
+        "bought": bought,
         "terms": asdict(plugin.till.terms),
     }
+
+
+@method("l402-export", quick)
+def export(since: Any = 0, after: Any = "") -> dict[str, Any]:
+    """Both sides of the books from {since} on (a date such as 2026-11-01, or Unix seconds), in order of time.
+
+    At most 2,000 postings; the rest is asked for with the `at` of the last one as {since} and its
+    `mark` as {after}.
+    """
+    return {"postings": [asdict(row) for row in plugin.journal.postings(moment("since", since), str(after), PAGE)]}
 
 
 # The purse.

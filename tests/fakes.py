@@ -108,6 +108,9 @@ class FakeWallet:
     def received_msat(self, payment_hash: str) -> int | None:
         return self.received.get(payment_hash)
 
+    def received_in_all_msat(self, prefix: str) -> int:
+        return sum(self.received.values())
+
     def decode(self, bolt11: str) -> Invoice:
         if bolt11 not in self.made:
             raise BadInvoice("not a valid BOLT11 invoice")

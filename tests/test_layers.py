@@ -27,6 +27,7 @@ ROOMS = {
     "bolt11": "money",
     "quote": "money",
     "ports": "l402 money quote",
+    "accounts": "",
     "books": "ports",
     "wire": "errors money ports",
     "parameters": "errors money",
@@ -47,14 +48,15 @@ ROOMS = {
     # faces
     "config": "errors money ports",
     "tables": "",
+    "csvfile": "",
     "app": "errors ports wire",
     "devnet": "errors node",
-    "cln_lyceum": "errors l402 ports books wire parameters till purse ensemble ledger node lazy peers",
+    "cln_lyceum": "errors l402 accounts ports books wire parameters till purse ensemble ledger node lazy peers",
     "host": "errors ports config engine library upstream",
     "shelf": "errors ports config tables engine library host",
     "service": "errors ports purse ensemble node peers config app host",
     "demo": "errors node tables devnet cln_lyceum",
-    "cli": "errors node config tables shelf service demo",
+    "cli": "errors node config tables csvfile shelf service demo",
     "__main__": "cli",
 }
 

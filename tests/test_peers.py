@@ -304,7 +304,7 @@ async def test_a_kept_token_is_sent_first() -> None:
     assert (end.members[0].paid_msat, end.members[0].payment_hash) == (0, "kept")
 
 
-@pytest.mark.parametrize("reason", ["expired", "revoked", "bad-signature", "bad-preimage", "unknown-token"])
+@pytest.mark.parametrize("reason", ["expired", "revoked", "bad-signature", "bad-preimage", "unknown-token", "refunded"])
 async def test_a_token_that_is_no_good_is_discarded(reason: str) -> None:
     """And a new one is bought at once."""
     shop, payer = Shop([lambda: payment_required(reason), answer]), kept_payer()

@@ -10,12 +10,14 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from lyceum import config, tables
+from lyceum import config, csvfile, tables
 from lyceum.errors import BuyerError, ConfigError, LyceumError, NoAnswer, OverBudget
 from lyceum.node import call, connect
 from lyceum.shelf.arguments import add_models
@@ -45,7 +47,7 @@ def main() -> None:
 def run(words: Sequence[str]) -> int:
     """Run one command line; returns its exit code. argparse exits by itself with 2 on wrong usage."""
     options = _parser().parse_args(words)
-    options.json = options.json or not sys.stdout.isatty()
+    options.json = getattr(options, "json", False) or not sys.stdout.isatty()
     try:
         return int(options.command(options))
     except LyceumError as error:
@@ -94,6 +96,14 @@ def _parser() -> argparse.ArgumentParser:
     bill.add_argument("--since", default="0", metavar="DATE", help="from this day on, such as 2026-11-01; default: all")
     _node(bill)
 
+    export = _command(commands, "export", _export, "what was sold and bought, as CSV", json=False)
+    export.epilog = "columns:\n" + "".join(f"  {name:13} {what}\n" for name, what in csvfile.COLUMNS.items())
+    export.add_argument(
+        "--since", default="0", metavar="DATE", help="from this day on, such as 2026-11-01; default: all"
+    )
+    export.add_argument("--out", type=Path, metavar="FILE", help="a new file; default: to the terminal or the pipe")
+    _node(export)
+
     prune = _command(commands, "prune", _prune, "forget what was bought answer by answer; payments and tokens stay")
     prune.add_argument("--before", required=True, metavar="DATE", help="such as 2026-11-01")
     _node(prune)
@@ -105,11 +115,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands: Any, name: str, action: Callable[[Any], int], summary: str) -> argparse.ArgumentParser:
+def _command(
+    commands: Any, name: str, action: Callable[[Any], int], summary: str, *, json: bool = True
+) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=summary, description=summary, epilog=EXITS, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    if json:
+        parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(command=action)
     return parser
 
@@ -202,6 +215,28 @@ def _bill(options: Any) -> int:
     return 0
 
 
+def _export(options: Any) -> int:
+    rest = _postings(connect(options.node.expanduser()), options.since)
+    postings = chain(list(islice(rest, 1)), rest)  # what goes wrong goes wrong before a file is made
+    if options.out is None:
+        csvfile.write(sys.stdout, postings)
+        return 0
+    with _new_file(options.out) as file:
+        rows = csvfile.write(file, postings)
+    found = {"written": str(options.out), "rows": rows}
+    print(json.dumps(found) if options.json else f"wrote {options.out}: {rows:,} rows")
+    return 0
+
+
+def _postings(rpc: Any, since: str) -> Iterator[Mapping[str, Any]]:
+    """Page by page, so that neither the node nor we hold a large book at once."""
+    at: str | int = since
+    mark = ""
+    while page := call(rpc, "l402-export", {"since": at, "after": mark})["postings"]:
+        yield from page
+        at, mark = page[-1]["at"], page[-1]["mark"]
+
+
 def _prune(options: Any) -> int:
     found = call(connect(options.node.expanduser()), "lyceum-prune", {"before": options.before})
     print(json.dumps(found) if options.json else f"{found['pruned']:,} answers forgotten")
@@ -209,19 +244,26 @@ def _prune(options: Any) -> int:
 
 
 def _init(options: Any) -> int:
-    try:
-        with options.path.open("x", encoding="utf-8") as file:
-            file.write(config.STARTER)
-    except FileExistsError:
-        raise ConfigError(f"{options.path} exists and is left as it is; name another file") from None
-    except OSError as error:
-        raise ConfigError(f"cannot write {options.path}: {error.strerror}") from None
+    with _new_file(options.path) as file:
+        file.write(config.STARTER)
     print(
         json.dumps({"written": str(options.path)})
         if options.json
         else f"wrote {options.path}; edit it, then: lyceum serve --config {options.path}"
     )
     return 0
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[TextIO]:
+    """Raises ConfigError for one that exists, or that cannot be written."""
+    try:
+        with path.open("x", encoding="utf-8", newline="") as file:
+            yield file
+    except FileExistsError:
+        raise ConfigError(f"{path} exists and is left as it is; name another file") from None
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from None
 
 
 # Output

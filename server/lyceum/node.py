@@ -56,6 +56,7 @@ FETCH_S = 20
 """How long a payee may take to make an invoice from its offer."""
 
 INVALID_PARAMETER = -32602
+UNKNOWN_COMMAND = -32601
 LOST = 0
 
 
@@ -102,6 +103,16 @@ class ClnWallet:
         found = call(self._rpc, "listinvoices", {"payment_hash": payment_hash})["invoices"]
         paid = next((row for row in found if row["status"] == "paid"), None)
         return int(paid["amount_received_msat"]) if paid else None
+
+    def received_in_all_msat(self, prefix: str) -> int:
+        try:
+            query = f"SELECT SUM(amount_received_msat) FROM invoices WHERE status='paid' AND label LIKE '{prefix}%'"  # noqa: S608
+            return call(self._rpc, "sql", {"query": query})["rows"][0][0] or 0
+        except NodeError as error:
+            if error.node_code != UNKNOWN_COMMAND:
+                raise
+        rows = call(self._rpc, "listinvoices")["invoices"]
+        return sum(row["amount_received_msat"] for row in rows if _is_paid(row, prefix))
 
     def decode(self, text: str) -> Invoice:
         kind, found = self._decode(text)
@@ -224,6 +235,10 @@ def _settled(row: Mapping[str, Any]) -> Payment:
     return Payment(Outcome.SETTLED, row["preimage"], amount_msat, sent_msat - amount_msat)
 
 
+def _is_paid(row: Mapping[str, Any], prefix: str) -> bool:
+    return row["status"] == "paid" and str(row.get("label", "")).startswith(prefix)
+
+
 def connect(socket: Path) -> LightningRpc:
     """A client of the node's RPC socket. Raises NodeError if there is none."""
     if not socket.exists():
@@ -263,7 +278,7 @@ class NodeGate:
         return int(_unlimited(answer)["first_payment_msat"])
 
     async def bundle_msat(self) -> int:
-        return int((await self._plugin("l402-stats"))["terms"]["bundle_msat"])
+        return int((await self._plugin("l402-terms"))["bundle_msat"])
 
 
 def _unlimited(answer: dict[str, Any]) -> dict[str, Any]:

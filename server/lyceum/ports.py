@@ -494,6 +494,10 @@ class Wallet(Protocol):
         """What our invoice with this hash received, None while it is unpaid or if it is not ours."""
         ...
 
+    def received_in_all_msat(self, prefix: str) -> int:
+        """What all our invoices received whose label begins with `prefix`."""
+        ...
+
     def decode(self, text: str) -> Invoice:
         """A BOLT11 or BOLT12 invoice. Raises BadInvoice unless the node finds it well formed and properly signed."""
         ...

@@ -21,12 +21,10 @@ from lyceum.config import Config, EnsembleTable
 from lyceum.ensemble import Ensemble, Own
 from lyceum.errors import ConfigError, NodeError
 from lyceum.host import Host, say
-from lyceum.node import NodeGate, NodeHolders, NodePayer, PluginCalls, call, connect
+from lyceum.node import UNKNOWN_COMMAND, NodeGate, NodeHolders, NodePayer, PluginCalls, call, connect
 from lyceum.peers import muster
 from lyceum.ports import Gate, Holders, Limits, Model, Offer, Payer, Price
 from lyceum.purse import LONGEST_PAYMENT_S
-
-UNKNOWN_COMMAND = -32601
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +83,7 @@ def _cashier(config: Config) -> Cashier | None:
     rpc = connect(Path(config.server.node).expanduser())
     node_id = call(rpc, "getinfo")["id"]
     try:
-        call(rpc, "l402-stats")
+        call(rpc, "l402-terms")
     except NodeError as error:
         if error.node_code == UNKNOWN_COMMAND:
             raise NodeError(
