@@ -54,20 +54,22 @@ def test_a_stall_is_told_from_the_quiet_before_it() -> None:
 
 @pytest.mark.parametrize("size", [1, 7, 100_000])
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
-def test_pieces_are_counted_however_they_come(size: int, newline: str) -> None:
-    """In chunks of any size, with either newline; roles and the end are no pieces; the connection is used again."""
+@pytest.mark.parametrize("keeps", [True, False], ids=["kept", "closed"])
+def test_pieces_are_counted_however_they_come(size: int, newline: str, keeps: bool) -> None:
+    """In chunks of any size, with either newline; roles and the end are no pieces; the connection is used again
+    where the server keeps it."""
     events = ENVELOPE.delta(Delta("one"), True) + ENVELOPE.delta(Delta(' "content":"two'), False)
     events = 'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}\n\n' + events
     events += ENVELOPE.end(End("stop", Usage(3, 2)), True)
     chunks = [event.replace("\n", newline) + newline * 2 for event in events.split("\n\n") if event]
-    answers = asyncio.run(_asked(chunks, size))
+    answers = asyncio.run(_asked(chunks, size, keeps))
     assert [(answer.tokens, len(answer.arrivals), answer.failure) for answer in answers] == [(2, 2, "")] * 2
 
 
-async def _asked(chunks: list[str], size: int) -> list[Answer]:
+async def _asked(chunks: list[str], size: int, keeps: bool) -> list[Answer]:
     """Two questions over one connection to a server that answers with these chunks, in pieces of this size."""
     body = "".join(f"{len(chunk.encode()):x}\r\n{chunk}\r\n" for chunk in chunks) + "0\r\n\r\n"
-    raw = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{body}".encode()
+    raw = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nKeep-Alive: max=100\r\n\r\n{body}".encode()
     connections = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -76,13 +78,15 @@ async def _asked(chunks: list[str], size: int) -> list[Answer]:
             for at in range(0, len(raw), size):
                 writer.write(raw[at : at + size])
                 await writer.drain()
+            if not keeps:
+                break
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         target = Target(server.sockets[0].getsockname()[1], "m")
         answers = await asyncio.wait_for(burst(target, [["a", "b"]], 2), 30)
-    assert len(connections) == 1
+    assert len(connections) == (1 if keeps else 2)
     return answers
 
 

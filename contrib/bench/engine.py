@@ -46,6 +46,7 @@ from serving.rivals import (
     Server,
     Size,
     Tools,
+    beside,
     found_llama_server,
     kernels,
     systems,
@@ -90,7 +91,8 @@ class Bench:
     def __init__(self, options: argparse.Namespace, directory: Path) -> None:
         self.options = options
         server = found_llama_server(options.llama_server)
-        self.tools = Tools(server, options.llama_cpp_python, options.libraries, directory)
+        libraries = options.libraries or beside(server)
+        self.tools = Tools(server, options.llama_cpp_python, libraries, directory)
         self.left_out = left_out(options, server)
         self.names = [name for name in options.servers if name not in self.left_out]
         self.rows: list[dict[str, Any]] = []
@@ -320,7 +322,7 @@ def arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--llama-server", default="llama-server", metavar="PATH", help="default: the one on PATH")
     add("--llama-cpp-python", default="", metavar="PYTHON", help="an interpreter with llama-cpp-python[server]")
-    add("--libraries", type=Path, metavar="FOLDER", help="libllama.so and its kin for ours, llama_cpp and the loop")
+    add("--libraries", type=Path, metavar="FOLDER", help="libllama.so for all; default: the one beside llama-server")
     add("--rounds", type=int, default=5, help="default 5")
     add("--sizes", type=several(("tiny", "large")), default=["tiny", "large"], help="default tiny,large")
     clients = ",".join(map(str, CLIENTS))

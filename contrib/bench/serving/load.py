@@ -10,12 +10,14 @@ import json
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
 PIECE = re.compile(rb'"content":\s?"(?!")')
 WRITTEN = re.compile(rb'"completion_tokens":\s?(\d+)')
+LAST_CHUNK = re.compile(rb"(?:\A|\n)0\r\n\r\n\Z")
+LOST = "connection lost"
 EVENT_ENDS = (b"\n\n", b"\n\r\n")
 
 
@@ -28,6 +30,11 @@ class Answer:
     arrivals: list[float] = field(default_factory=list)
     tokens: int = 0
     failure: str = ""
+
+    @property
+    def unheard(self) -> bool:
+        """Was the connection closed before anything came?"""
+        return self.failure.startswith(LOST)
 
     @property
     def gaps(self) -> list[float]:
@@ -67,6 +74,8 @@ class Connection(asyncio.Protocol):
         self._rest = b""
         self._answer = Answer(0, 0.0)
         self._over: asyncio.Future[Answer] | None = None
+        self._enough = 0
+        self._heard = asyncio.Event()
 
     @property
     def open(self) -> bool:
@@ -84,6 +93,11 @@ class Connection(asyncio.Protocol):
         self._transport.write(request)
         return await self._over
 
+    async def heard(self, pieces: int) -> None:
+        """Until this many pieces of the present answer are there, or it is over."""
+        self._enough = pieces
+        await self._heard.wait()
+
     def data_received(self, data: bytes) -> None:
         now = time.perf_counter()
         self._rest += data
@@ -92,16 +106,18 @@ class Connection(asyncio.Protocol):
             return
         events, self._rest = self._rest[: max(ends)], self._rest[max(ends) :]
         self._answer.arrivals.extend([now] * len(PIECE.findall(events)))
+        if len(self._answer.arrivals) >= self._enough > 0:
+            self._heard.set()
         if events.startswith(b"HTTP/1.1 ") and not events.startswith(b"HTTP/1.1 200"):
             self._answer.failure = events.decode(errors="replace").splitlines()[0]
         if counted := WRITTEN.findall(events):
             self._answer.tokens = int(counted[-1])
-        if events.endswith(b"0\r\n\r\n") or (self._answer.failure and not self._rest):
+        if LAST_CHUNK.search(events) or (self._answer.failure and not self._rest):
             self._finish()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
-        self._finish("" if self._answer.arrivals else f"connection lost ({error})")
+        self._finish("" if self._answer.arrivals else f"{LOST} ({error})")
 
     def close(self) -> None:
         if self._transport:
@@ -110,6 +126,7 @@ class Connection(asyncio.Protocol):
     def _finish(self, failure: str = "") -> None:
         if self._over is None or self._over.done():
             return
+        self._heard.set()
         answer = self._answer
         answer.failure = answer.failure or failure
         answer.tokens = answer.tokens or len(answer.arrivals)
@@ -127,13 +144,24 @@ async def burst(target: Target, prompts: Sequence[Sequence[str]], tokens: int) -
 
 
 async def _client(target: Target, number: int, prompts: Sequence[str], tokens: int) -> list[Answer]:
+    """Keeps its connection where the server does; one that was closed meanwhile is opened again, at its own cost."""
     connection, answers = Connection(), []
     for prompt in prompts:
-        if not connection.open:
-            _, connection = await asyncio.get_running_loop().create_connection(Connection, "127.0.0.1", target.port)
-        answers.append(await connection.ask(number, target.request(prompt, tokens)))
+        request, began = target.request(prompt, tokens), time.perf_counter()
+        reused = connection.open
+        connection = connection if reused else await connect(target)
+        answer = await connection.ask(number, request)
+        if reused and answer.unheard:
+            connection = await connect(target)
+            answer = replace(await connection.ask(number, request), started=began)
+        answers.append(answer)
     connection.close()
     return answers
+
+
+async def connect(target: Target) -> Connection:
+    loop = asyncio.get_running_loop()
+    return (await loop.create_connection(Connection, "127.0.0.1", target.port))[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,20 +176,12 @@ class Joining:
 
 async def joined(target: Target, plan: Joining) -> tuple[list[Answer], Answer]:
     """The answers of those who streamed, and that of the one who joined."""
-    loop = asyncio.get_running_loop()
-    connections = []
-    for _ in range(len(plan.streams) + 1):
-        _, connection = await loop.create_connection(Connection, "127.0.0.1", target.port)
-        connections.append(connection)
-    *streams, late = connections
+    *streams, late = connections = [await connect(target) for _ in range(len(plan.streams) + 1)]
     asked = [
         asyncio.create_task(connection.ask(number, target.request(prompt, plan.tokens)))
         for number, (connection, prompt) in enumerate(zip(streams, plan.streams, strict=True))
     ]
-    while not all(len(stream._answer.arrivals) >= plan.quiet for stream in streams):
-        if any(task.done() for task in asked):
-            break
-        await asyncio.sleep(0.005)
+    await asyncio.gather(*(stream.heard(plan.quiet) for stream in streams))
     last = await late.ask(len(streams), target.request(plan.long_prompt, 2))
     answers = await asyncio.gather(*asked)
     for connection in connections:

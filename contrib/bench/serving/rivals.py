@@ -158,7 +158,7 @@ def start_gated(stack: ExitStack, size: Size, tools: Tools) -> Server:
 def start_llama_server(stack: ExitStack, size: Size, tools: Tools) -> Server:
     """Its prompt caches are off: they would help it with what is asked again in the next round."""
     port = free_port()
-    argv = [tools.llama_server, *llama_server_words(size, port), "--cache-ram", "0"]
+    argv = [tools.llama_server, *llama_server_words(size, port), "--cache-ram", "0", "-lv", "2"]
     daemon = _start(stack, LLAMA_SERVER, argv, tools, port)
     return Server(LLAMA_SERVER, daemon, Target(port, size.name, extras={"cache_prompt": False}))
 
@@ -299,6 +299,12 @@ def _family(pid: int) -> list[int]:
 
 def found_llama_server(wanted: str) -> str:
     return shutil.which(wanted) or ""
+
+
+def beside(llama_server: str) -> Path | None:
+    """The folder of its own libraries, so that everybody's kernels are the same."""
+    folder = Path(llama_server).resolve().parent
+    return folder if llama_server and (folder / "libllama.so").exists() else None
 
 
 def wait_idle() -> None:
