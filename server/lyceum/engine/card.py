@@ -35,8 +35,8 @@ MOST_TEXT_BYTES = 1 << 28
 MOST_LAYERS = 1 << 12
 """A longer list of numbers holds scores or kinds of tokens, and is passed over."""
 
-CACHE_SHARE = 512_000_000
-"""Bytes that the context of any model may take."""
+CACHE_SHARE = 1_000_000_000
+"""Bytes that the caches of any model may take."""
 
 CACHE_BYTES = 2
 """A key or a value in the cache is an f16."""
@@ -81,23 +81,23 @@ class Card:
     pooling: int
 
     def memory_bytes(self, n_ctx: int, parallel: int = 1, pooled: bool = False) -> int:
-        """Weights, the cache of all `cells`, and what computing takes; `pooled` where texts become vectors, which
+        """Weights, the caches of all `slots`, and what computing takes; `pooled` where texts become vectors, which
         keeps no more than one batch of `n_ctx` tokens.
 
         An estimate. Measured against what a process grew by: of files of 100 to 400 MB 0 to 11 % too much; of files
         below 5 MB some 12 to 16 MB too much.
         """
-        cells = n_ctx if pooled else self.cells(n_ctx, parallel)
+        cells = n_ctx * (1 if pooled else self.slots(n_ctx, parallel))
         scores = SCORES_ROWS * 4 * (self.n_vocab + 8 * self.n_embd)
         if pooled:  # a whole text at once, and llama.cpp keeps the scores of all its tokens, twice
             scores += cells * 4 * (2 * self.n_vocab * self.causal + 8 * self.n_embd)
         return self.size_bytes + cells * self.cache_bytes_per_token + scores + COMPUTE_BYTES
 
-    def cells(self, n_ctx: int, parallel: int) -> int:
-        """How many tokens the context holds for all who are served at once: `n_ctx` for each of `parallel`, or less
-        where that would take more memory than the weights. Few use all that they may."""
-        affordable = max(CACHE_SHARE, self.size_bytes) // (self.cache_bytes_per_token or 1)
-        return max(n_ctx, min(n_ctx * parallel, affordable))
+    def slots(self, n_ctx: int, parallel: int) -> int:
+        """How many are served at once, each with a context of `n_ctx`: `parallel`, or fewer where their contexts would
+        take more memory than the weights, and more than CACHE_SHARE."""
+        affordable = max(CACHE_SHARE, self.size_bytes) // ((n_ctx * self.cache_bytes_per_token) or 1)
+        return max(1, min(parallel, affordable))
 
     def fitting_tokens(self, free_bytes: int, pooled: bool = False) -> int:
         """The longest context of one request for which that much memory is enough; below 0 where not even the

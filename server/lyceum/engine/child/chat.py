@@ -19,9 +19,9 @@ from lyceum.engine.card import ADD_TEMPLATE, Card
 from lyceum.engine.child import shape
 from lyceum.engine.child.answer import Answer, Trust
 from lyceum.engine.child.prompt import ChatTemplate
-from lyceum.engine.child.schedule import Copy, Job, Part, Plan, Schedule, sequences_for
+from lyceum.engine.child.schedule import Job, Part, Schedule
 from lyceum.engine.messages import News, write_delta, write_end, write_error
-from lyceum.engine.native import BATCH, Context, Room, Sampler, Sampling, Stretch, Vocab, lend
+from lyceum.engine.native import Context, Room, Sampler, Sampling, Stretch, Vocab, lend
 from lyceum.engine.settings import EngineSettings
 from lyceum.engine.slate import STEPS, Slate
 from lyceum.errors import BadRequest, LyceumError, ModelError, TooLong
@@ -52,15 +52,13 @@ class Chat:
         try:
             self._vocab = weights.vocab
             self._template = _template(card, self._vocab)
-            public = self._public(settings.system) if weights.shares else []
-            room = _room(settings, card, len(public))
+            room = _room(settings, card)
             self._context = Context(card, room)
         finally:
             weights.give_back()
-        self._schedule = Schedule(
-            room.cells, settings.parallel, settings.queue, BATCH, public, keeps=self._context.shares
-        )
-        self._read_public(public)
+        public = self._public(settings.system) if weights.cuts else []
+        self._read_public(public, room.batch)
+        self._schedule = Schedule(room.sequences, settings.queue, room.batch, public, weights.cuts)
         refusal = card.refusal if settings.refusal is None else settings.refusal
         self._trust = Trust(refusal, card.doubt if settings.doubt is None else settings.doubt)
         self._runs: dict[int, Run] = {}
@@ -103,34 +101,30 @@ class Chat:
         return self._schedule.busy
 
     def join(self, job: Job, ask: Ask) -> None:
-        """Raises Busy when the line is full."""
+        """Raises Busy when the line is full, BadRequest for a shape that cannot be followed."""
         self._coming.discard(job.number)
-        self._schedule.join(job)
+        self._schedule.check_room()
         answer = Answer(ask, len(job.prompt), job.answer_tokens, self._trust)
         self._runs[job.number] = Run(job, answer, ask.logprobs, self._sampler(job.number, ask))
+        self._schedule.join(job)
 
     def leave(self, number: int) -> None:
         """Nobody wants to hear any more; nothing happens if it is over."""
         if number in self._runs:
             self._remove(self._runs[number])
 
-    def step(self) -> list[News]:
-        """One decode: a token of each answer, and stretches of new prompts."""
-        begun = time.monotonic()
-        plan = self._schedule.plan(begun)
-        news = [each for job in plan.late for each in self._ended(self._runs[job.number])]
-        try:
-            self._decode(plan)
-        except Exception as error:
-            log.exception("a step failed")
-            return [*news, *self._failed(plan, error)]
-        self._schedule.advance(plan)
-        wanted = [part for part in plan.parts if part.last]
-        if wanted:
-            news.extend(self._sample(plan, wanted))
-        if plan.parts:
-            self._schedule.pace.took(plan.written, plan.read, time.monotonic() - begun)
-        return news
+    def step(self) -> Iterator[list[News]]:
+        """A token for each answer that is being written, then a stretch of a new prompt."""
+        schedule, begun = self._schedule, time.monotonic()
+        yield [each for job in schedule.begin(begun) for each in self._ended(self._runs[job.number])]
+        passes = schedule.writes()
+        yield [each for parts in passes for each in self._pass(parts)]
+        between = time.monotonic()
+        if passes:
+            schedule.pace.wrote(sum(part.job is not None for parts in passes for part in parts), between - begun)
+        if part := schedule.read():
+            yield self._pass([part])
+            schedule.pace.read(len(part.tokens), time.monotonic() - between)
 
     def close(self) -> list[News]:
         """Whoever is served or waits has been told by the server."""
@@ -139,30 +133,41 @@ class Chat:
         self._context.close()
         return []
 
-    def _decode(self, plan: Plan) -> None:
-        for move in plan.moves:
-            if isinstance(move, Copy):
-                self._context.copy(move.source, move.target, move.count)
-            else:
-                self._context.trim(move.sequence, move.start)
-        if not plan.parts:
-            return
-        parts = [Stretch(part.tokens, part.job.sequence, part.job.held, part.last) for part in plan.parts]
+    def _pass(self, parts: list[Part]) -> list[News]:
+        """One decode, and what is written after it."""
+        try:
+            self._decode(parts)
+        except Exception as error:
+            log.exception("a pass failed")
+            self._schedule.undo(parts)
+            return [self._broken(self._runs[part.job.number], error) for part in parts if part.job]
+        self._schedule.advance(parts)
+        return list(self._sample(parts)) if any(part.job and part.last for part in parts) else []
+
+    def _decode(self, parts: list[Part]) -> None:
+        for trim in self._schedule.trims():
+            self._context.trim(trim.slot, trim.start)
+        stretches = [Stretch(part.tokens, part.slot.number, len(part.slot.tokens), part.wanted) for part in parts]
         self._slate.enter(STEPS)
-        self._context.decode(parts)
+        self._context.decode(stretches)
         self._slate.leave(STEPS)
 
-    def _sample(self, plan: Plan, wanted: list[Part]) -> Iterator[News]:
-        scores = self._context.scores(len(wanted))
+    def _sample(self, parts: list[Part]) -> Iterator[News]:
+        """For each job whose last token was read, the next one."""
+        scores = self._context.scores(sum(part.wanted for part in parts))
         best = scores.argmax(axis=1)
-        peaks = scores[np.arange(len(wanted)), best]
-        sums = peaks + np.log(np.exp(scores - peaks[:, None]).sum(axis=1))
-        rows = _rows(plan)
-        for at, part in enumerate(wanted):
+        peaks = scores[np.arange(len(scores)), best]
+        totals = peaks + np.log(np.exp(scores - peaks[:, None]).sum(axis=1))
+        row = at = -1
+        for part in parts:
+            row += len(part.tokens)
+            at += part.wanted
+            if part.job is None:
+                continue
             run = self._runs[part.job.number]
             try:
-                token = int(best[at]) if run.sampler is None else self._choose(run, rows[at], scores[at])
-                yield from self._written(run, token, scores[at], float(sums[at]))
+                token = self._choose(run, row, scores[at]) if run.sampler else int(best[at])
+                yield from self._written(run, token, scores[at], float(totals[at]))
             except Exception as error:
                 yield self._broken(run, error)
 
@@ -210,10 +215,6 @@ class Chat:
         self._remove(run, keep=False)
         return write_error(run.job.number, error)
 
-    def _failed(self, plan: Plan, error: Exception) -> list[News]:
-        known = error if isinstance(error, LyceumError) else ModelError(f"the engine failed: {error}")
-        return [self._broken(self._runs[part.job.number], known) for part in plan.parts]
-
     def _remove(self, run: Run, keep: bool = True) -> None:
         del self._runs[run.job.number]
         self._schedule.leave(run.job, keep)
@@ -249,10 +250,11 @@ class Chat:
         same = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
         return one[:same] if same <= self._limits.context_tokens // 2 else []
 
-    def _read_public(self, public: list[int]) -> None:
-        for start in range(0, len(public), BATCH):
-            tokens = public[start : start + BATCH]
-            self._context.decode([Stretch(tokens, self._schedule.sequences - 1, start, False)])
+    def _read_public(self, public: list[int], batch: int) -> None:
+        for start in range(0, len(public), batch):
+            self._context.decode([Stretch(public[start : start + batch], 0, start, wanted=0)])
+        if public:
+            self._context.copy_to_all()
 
 
 def _template(card: Card, vocab: Vocab) -> ChatTemplate:
@@ -262,24 +264,14 @@ def _template(card: Card, vocab: Vocab) -> ChatTemplate:
         raise ModelError(f"{card.path}: {error.message}; {ADD_TEMPLATE}") from None
 
 
-def _room(settings: EngineSettings, card: Card, public: int) -> Room:
+def _room(settings: EngineSettings, card: Card) -> Room:
     return Room(
-        card.cells(settings.n_ctx, settings.parallel) + public,
-        sequences_for(settings.parallel),
+        settings.n_ctx,
+        card.slots(settings.n_ctx, settings.parallel),
         settings.n_gpu_layers,
         settings.threads(),
         (settings.lora, settings.lora_scale) if settings.lora else None,
     )
-
-
-def _rows(plan: Plan) -> list[int]:
-    """Where in the batch the wanted tokens stand."""
-    rows, at = [], 0
-    for part in plan.parts:
-        at += len(part.tokens)
-        if part.last:
-            rows.append(at - 1)
-    return rows
 
 
 def _too_long(prompt: int, wanted: int | None, context: int) -> str:

@@ -51,7 +51,8 @@ class Process:
             busy = [model for model in self._models.values() if model.busy]
             self._send(self._ordered(wait=not busy))
             for model in busy:
-                self._send(model.step())
+                for news in model.step():
+                    self._send(news)
 
     def _ordered(self, wait: bool) -> list[News]:
         """Do what was ordered since."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,7 +66,7 @@ class Embedding:
         if self._batches.pop(number, None):
             self._waiting = deque(each for each in self._waiting if each[0].number != number)
 
-    def step(self) -> list[News]:
+    def step(self) -> Iterator[list[News]]:
         """One batch: as many texts as fit, in the order in which they came."""
         taken = self._take()
         self._slate.enter(STEPS)
@@ -76,13 +76,14 @@ class Embedding:
             numbers = {batch.number for batch, _ in taken}
             for number in numbers:
                 self.leave(number)
-            return [write_error(number, error) for number in numbers]
+            yield [write_error(number, error) for number in numbers]
+            return
         finally:
             self._slate.leave(STEPS)
         for (batch, at), vector in zip(taken, found, strict=True):
             batch.vectors[at] = vector
             batch.missing -= 1
-        return [self._done(batch) for batch in {batch for batch, _ in taken} if not batch.missing]
+        yield [self._done(batch) for batch in {batch for batch, _ in taken} if not batch.missing]
 
     def close(self) -> list[News]:
         """Whoever waits is told."""

@@ -6,7 +6,7 @@ freed in order, once. Knows tokens, not requests.
 """
 
 from lyceum.engine.native.batch import Stretch
-from lyceum.engine.native.context import BATCH, Context, Room
+from lyceum.engine.native.context import Context, Room
 from lyceum.engine.native.quantise import TYPES, quantise
 from lyceum.engine.native.sampler import Sampler, Sampling
 from lyceum.engine.native.vectors import MOST_SEQUENCES, Vectors
@@ -14,7 +14,6 @@ from lyceum.engine.native.vocab import Special, Vocab
 from lyceum.engine.native.weights import Weights, has_gpu, lend
 
 __all__ = [
-    "BATCH",
     "MOST_SEQUENCES",
     "TYPES",
     "Context",

@@ -15,12 +15,12 @@ from lyceum.errors import ModelError
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """`tokens` of a `sequence` from `position` on. `last`: the token after them is wanted."""
+    """`tokens` of a `sequence` from `position` on. `wanted`: after how many of the last of them scores are wanted."""
 
     tokens: Sequence[int]
     sequence: int
     position: int
-    last: bool
+    wanted: int = 1
 
 
 class Batch:
@@ -42,23 +42,20 @@ class Batch:
             logits=self._wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
         )
 
-    def fill(self, stretches: Sequence[Stretch], every: bool = False) -> Any:
-        """llama.cpp's batch. `every` row is wanted, else the last of each stretch that says so.
-
-        Raises ModelError for what llama.cpp would abort at.
-        """
+    def fill(self, stretches: Sequence[Stretch]) -> Any:
+        """llama.cpp's batch. Raises ModelError for what llama.cpp would abort at."""
         if not 0 < sum(len(each.tokens) for each in stretches) <= self._size:
             raise ModelError(f"a batch has 1 to {self._size} rows")
         if any(not 0 <= each.sequence < self._sequences for each in stretches):
             raise ModelError(f"a context has {self._sequences} sequences")
-        self._wanted[:] = every
+        self._wanted[:] = False
         at = 0
         for each in stretches:
             end = at + len(each.tokens)
             self._tokens[at:end] = each.tokens
             self._positions[at:end] = range(each.position, each.position + len(each.tokens))
             self._ids[at:end] = each.sequence
-            self._wanted[end - 1] |= each.last
+            self._wanted[max(at, end - each.wanted) : end] = True
             at = end
         self._batch.n_tokens = at
         return self._batch

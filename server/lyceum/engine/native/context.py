@@ -17,32 +17,38 @@ from lyceum.engine.native.log import llama as c
 from lyceum.engine.native.weights import lend
 from lyceum.errors import ModelError
 
-BATCH = 512
-"""Tokens read in one decode; a long prompt can be cancelled between two of them."""
+PAD = 256
+GPU_BATCH = 512
+CPU_BATCH = 60
+"""Tokens read in one decode. From 64 on the CPU computes attention in another way, whose result differs in the last
+digits (ggml_compute_forward_flash_attn_ext_tiled): what is read at once would show in what is answered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """`cells` hold the tokens of all `sequences` together. `lora`: an adapter over the base, with its scale."""
+    """Each of `sequences` holds `n_ctx` tokens. `lora`: an adapter over the base, with its scale."""
 
-    cells: int
+    n_ctx: int
     sequences: int = 1
     n_gpu_layers: int = 0
     n_threads: int = 1
     lora: tuple[Path, float] | None = None
-    check_tensors: bool = True
+
+    @property
+    def batch(self) -> int:
+        return GPU_BATCH if self.n_gpu_layers else CPU_BATCH
 
 
 class Context:
-    """`decode`, then read `scores`, again and again. Sequences share what is copied from one to another."""
+    """`decode`, then read `scores`, again and again. Sequences have their cells apart from one another: an answer does
+    not depend, to the bit, on where in memory it lies."""
 
     def __init__(self, card: Card, room: Room) -> None:
-        self._weights = lend(card, room.n_gpu_layers, room.check_tensors)
+        self._weights = lend(card, room.n_gpu_layers)
         self.vocab = self._weights.vocab
-        self.shares = self._weights.shares
         self.handle = self._adapter = None
         self._sequences = room.sequences
-        self._batch = Batch(BATCH, room.sequences)
+        self._batch = Batch(room.batch, room.sequences)
         try:
             self.handle = _make(self._weights.model, card, room)
             if room.lora:
@@ -53,24 +59,24 @@ class Context:
             raise
 
     def decode(self, stretches: Sequence[Stretch]) -> None:
-        """Read at most BATCH tokens; those of one sequence follow what it holds already. Raises ModelError."""
+        """Read at most a batch of tokens; those of one sequence follow what it holds already. Raises ModelError."""
         if code := c.llama_decode(self.handle, self._batch.fill(stretches)):
             raise ModelError(f"llama.cpp failed to decode (code {code}): {complaints.take()}")
 
     def scores(self, rows: int) -> np.ndarray[Any, Any]:
-        """(rows, tokens): of the token after each stretch that was the last of its kind, in order; valid until the
-        next decode. `rows` is how many there were."""
+        """(rows, tokens): those wanted of the last decode, in order; valid until the next. `rows` is how many."""
         pointer = c.llama_get_logits(self.handle)
         return np.ctypeslib.as_array(pointer, shape=(rows, len(self.vocab.pieces)))
 
-    def copy(self, source: int, target: int, count: int) -> None:
-        """Let `target`, which is empty, begin with the first `count` tokens of `source`, at no cost."""
-        self._check(source, target)
-        c.llama_memory_seq_cp(c.llama_get_memory(self.handle), source, target, 0, count)
+    def copy_to_all(self) -> None:
+        """What the first sequence holds."""
+        for target in range(1, self._sequences):
+            c.llama_memory_seq_cp(c.llama_get_memory(self.handle), 0, target, -1, -1)
 
     def trim(self, sequence: int, start: int) -> None:
         """Forget what `sequence` holds from position `start` on."""
-        self._check(sequence)
+        if not 0 <= sequence < self._sequences:
+            raise ModelError(f"a context has {self._sequences} sequences")
         c.llama_memory_seq_rm(c.llama_get_memory(self.handle), sequence, start, -1)
 
     def close(self) -> None:
@@ -83,21 +89,27 @@ class Context:
 
     def _warm(self) -> None:
         """Decode something: only then does llama.cpp lay out its graph, by looking at all adapters of the model."""
-        self.decode([Stretch([0], 0, 0, True)])
+        self.decode([Stretch([0], 0, 0)])
         self.trim(0, 0)
-
-    def _check(self, *sequences: int) -> None:
-        if not all(0 <= sequence < self._sequences for sequence in sequences):
-            raise ModelError(f"a context has {self._sequences} sequences")
 
 
 def _make(model: Any, card: Card, room: Room) -> Any:
     params = c.llama_context_default_params()
-    params.n_ctx, params.n_seq_max, params.kv_unified = room.cells, room.sequences, True
-    params.n_batch = params.n_ubatch = BATCH
+    params.n_ctx, params.n_seq_max, params.kv_unified = _rounded(room.n_ctx) * room.sequences, room.sequences, False
+    params.n_batch = params.n_ubatch = room.batch
+    if not room.n_gpu_layers:
+        params.flash_attn_type = c.LLAMA_FLASH_ATTN_TYPE_ENABLED  # sums a sequence's tokens in their order
     params.n_threads = params.n_threads_batch = room.n_threads
     params.no_perf = True
     context = c.llama_init_from_model(model, params)
     if not context:
-        raise ModelError(f"cannot make room for {room.cells} tokens of {card.path}: {complaints.take()}; lower n_ctx")
+        raise ModelError(
+            f"cannot make room for {room.sequences} times {room.n_ctx} tokens of {card.path}: {complaints.take()};"
+            " lower n_ctx or parallel"
+        )
     return context
+
+
+def _rounded(n_ctx: int) -> int:
+    """llama.cpp gives a sequence cells in blocks of PAD."""
+    return -(-n_ctx // PAD) * PAD

@@ -35,7 +35,7 @@ class Vectors:
 
     def embed(self, texts: Sequence[Sequence[int]]) -> list[np.ndarray[Any, Any]]:
         """One vector of length 1 for each text, in order."""
-        batch = self._batch.fill([Stretch(tokens, row, 0, True) for row, tokens in enumerate(texts)], every=True)
+        batch = self._batch.fill([Stretch(tokens, row, 0, len(tokens)) for row, tokens in enumerate(texts)])
         c.llama_memory_clear(c.llama_get_memory(self._context), True)
         run = c.llama_encode if self._encoder else c.llama_decode
         if code := run(self._context, batch):

@@ -23,14 +23,13 @@ from lyceum.errors import ModelError
 class Weights:
     """A loaded model file; `give_back` exactly once for each `lend`.
 
-    `shares`: what one sequence holds can be cut off anywhere and lent to another. A recurrent model keeps a state
-    instead, and one that sees only a window has dropped what lies before it.
+    `cuts`: what a sequence holds can be cut off anywhere. A recurrent model keeps a state instead.
     """
 
     key: tuple[Path, int]
     model: Any
     vocab: Vocab
-    shares: bool
+    cuts: bool
     users: int = 0
     give_back: Callable[[], None] = field(init=False)
 
@@ -52,7 +51,7 @@ def lend(card: Card, n_gpu_layers: int, check_tensors: bool = True) -> Weights:
         weights = _loaded.get(key)
         if weights is None:
             model = _load(card, n_gpu_layers, check_tensors)
-            weights = _loaded[key] = Weights(key, model, Vocab(model), _shares(model))
+            weights = _loaded[key] = Weights(key, model, Vocab(model), _cuts(model))
         weights.users += 1
         return weights
 
@@ -72,8 +71,8 @@ def _give_back(weights: Weights) -> None:
         c.llama_model_free(weights.model)
 
 
-def _shares(model: Any) -> bool:
-    return not (c.llama_model_is_recurrent(model) or c.llama_model_is_hybrid(model) or c.llama_model_n_swa(model))
+def _cuts(model: Any) -> bool:
+    return not (c.llama_model_is_recurrent(model) or c.llama_model_is_hybrid(model))
 
 
 def _load(card: Card, n_gpu_layers: int, check_tensors: bool) -> Any:
