@@ -61,7 +61,15 @@ async def until_writing(engine: Engine) -> None:
     await until(lambda: engine._berth.ready)
     slate = process_of(engine)._slate
     first = slate.look(STEPS).turn
-    await until(lambda: slate.look(STEPS).turn > first + 4 or slate.look(STEPS).request)
+    await until(lambda: slate.look(STEPS).turn > first + 4)
+
+
+async def until_hanging(engine: Engine) -> None:
+    """Until its process has been in one request's call for a while."""
+    await until(lambda: engine._berth.ready)
+    slate, before = process_of(engine)._slate, None
+    while before != (before := slate.look(STEPS)) or not (before.busy and before.request):  # noqa: ASYNC110
+        await asyncio.sleep(0.2)
 
 
 class Ledger:
@@ -179,7 +187,7 @@ async def test_who_leaves_a_hanging_engine_is_remembered(tmp_path: Path, monkeyp
     monkeypatch.setattr(worker, "WATCH_S", 0.1)
     engine = engine_of(hostile_gguf(tmp_path / "m.gguf"))
     asking = asyncio.create_task(text_of(engine, says(grammar=HOSTILE, max_tokens=9)))
-    await until_writing(engine)
+    await until_hanging(engine)
     hanging = process_of(engine)
     asking.cancel()
     await until(lambda: hanging.lost)
