@@ -75,6 +75,8 @@ async def until_hanging(engine: Engine) -> None:
 class Ledger:
     """A gate that admits everybody, and writes down what each model's answers were charged."""
 
+    service = "llm"
+
     def __init__(self) -> None:
         self.charged: dict[str, list[int]] = {}
 
@@ -84,6 +86,9 @@ class Ledger:
     async def settle(self, reservation: str, charge_msat: int) -> Settlement:
         self.charged.setdefault(reservation, []).append(charge_msat)
         return Settlement("t1", charge_msat, 1_000_000)
+
+    async def quote(self, entry: Entry) -> int:
+        return entry.amount_msat
 
     async def bundle_msat(self) -> int:
         return 1000

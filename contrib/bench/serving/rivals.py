@@ -278,7 +278,7 @@ def free_port() -> int:
 def anonymous_mb(pid: int) -> float:
     """Memory of a process and its children that is nobody else's: not the file's weights, which are mapped."""
     total_kb = 0
-    for each in _family(pid):
+    for each in family(pid):
         try:
             lines = Path(f"/proc/{each}/smaps_rollup").read_text(encoding="ascii").splitlines()
         except OSError:
@@ -287,14 +287,14 @@ def anonymous_mb(pid: int) -> float:
     return total_kb / 1000
 
 
-def _family(pid: int) -> list[int]:
+def family(pid: int) -> list[int]:
     tasks = Path(f"/proc/{pid}/task")
     children = [
         int(child)
         for task in (tasks.iterdir() if tasks.exists() else ())
         for child in (task / "children").read_text(encoding="ascii").split()
     ]
-    return [pid, *(each for child in children for each in _family(child))]
+    return [pid, *(each for child in children for each in family(child))]
 
 
 def found_llama_server(wanted: str) -> str:
