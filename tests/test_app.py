@@ -13,8 +13,11 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
+from starlette.requests import Request
 
+from l402_vectors import Row, rows
 from lyceum.app import Stock, create_app
+from lyceum.app.request import network_of
 from lyceum.errors import Busy, LyceumError, ModelError, NodeError, RateLimited, TooLong, TooManyChallenges
 from lyceum.ports import (
     Admitted,
@@ -194,6 +197,14 @@ async def test_the_till_hears_which_network_asks(address: str, network: str) -> 
     async with httpx.AsyncClient(transport=transport, base_url="http://shop") as shop:
         await shop.post("/v1/chat/completions", json=CHAT, headers={"X-Forwarded-For": "198.51.100.9"})
     assert [entry.client for entry in door.asked] == [network]
+
+
+@pytest.mark.parametrize("vector", rows("ip_masks"), ids=lambda vector: vector["ip"])
+def test_published_masks_of_addresses(vector: Row) -> None:
+    """The same networks as Aperture counts by, but that an address of this machine is none."""
+    scope = {"type": "http", "client": (vector["ip"], 1), "headers": []}
+    masked = network_of(Request(scope)).partition("/")[0]
+    assert masked == vector.get("lyceum", {}).get("network", vector["masked"])
 
 
 async def test_a_free_request_is_settled_by_nobody() -> None:
