@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from pyln.client import RpcError
 
+from both_schemes import Offered
 from lyceum import l402
 from lyceum.bolt11 import Draft
 from lyceum.errors import NodeError
@@ -302,6 +303,19 @@ def test_a_paid_challenge_is_an_invoice_like_any_other(lazy: Market) -> None:
     assert (found["description"], found["amount_received_msat"]) == ("L402 lyceum economist", 2000)
     assert before - lazy.settled_msat(lazy.buyer) == 2000
     assert admitted(lazy, sold, paid["payment_preimage"])["balance_msat"] == 500
+
+
+def test_a_lazy_invoice_is_paid_for_one_answer_too(lazy: Market) -> None:
+    """The scheme `Payment` asks for the same invoice; shown once, it is used up, and the rest is a balance."""
+    request = {"service": "lyceum", "amount_msat": 1500, "model": "economist"}
+    offered = Offered(lazy.call(lazy.seller, "l402-admit", request)["declined"]["headers"])
+    assert row(lazy, offered.invoice) is None
+    preimage_hex = lazy.buyer.rpc.xpay(offered.invoice)["payment_preimage"]
+    shown = request | {"authorization": offered.as_payment(preimage_hex)}
+    assert lazy.call(lazy.seller, "l402-admit", shown)["admitted"]["headers"][0][0] == "Payment-Receipt"
+    assert lazy.call(lazy.seller, "l402-admit", shown)["declined"]["reason"] == "already-used"
+    balance = request | {"authorization": offered.as_balance(preimage_hex), "amount_msat": 500}
+    assert lazy.call(lazy.seller, "l402-admit", balance)["admitted"]["balance_msat"] == 0
 
 
 def test_a_preimage_without_a_payment_opens_nothing(lazy: Market) -> None:

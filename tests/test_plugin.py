@@ -16,10 +16,9 @@ from typing import Any
 import pytest
 from pyln.client import RpcError
 
+from both_schemes import Offered
 from lyceum import l402
 from lyceum.errors import BadInvoice, BadRequest, OverBudget, PaymentFailed, RateLimited
-from lyceum.l402.canonical import canonical, from_base64url, to_base64url
-from lyceum.l402.headers import challenges
 from lyceum.node import NodeGate, PluginCalls
 from lyceum.ports import Entry
 from networks import Market, mainnet_invoice
@@ -65,20 +64,16 @@ def test_first_contact_sells_a_token(market: Market) -> None:
 def test_a_payment_buys_one_answer(market: Market) -> None:
     """MPP's intent charge: pay the invoice of the `Payment` line, show it once, have the rest as a balance."""
     declined = admit(market, None, 2000)["declined"]
-    asked = dict(challenges([declined["headers"][2][1]])[0][1])
-    invoice = json.loads(from_base64url(asked["request"]))["methodDetails"]["invoice"]
-    paid = market.buyer.rpc.xpay(invoice)
-    said: Any = {"challenge": asked, "payload": {"preimage": paid["payment_preimage"]}}
-    shown = "Payment " + to_base64url(canonical(said).encode())
+    offered = Offered(declined["headers"])
+    preimage = market.buyer.rpc.xpay(offered.invoice)["payment_preimage"]
+    shown = offered.as_payment(preimage)
     admitted = admit(market, shown, 1500)["admitted"]
     assert admitted["headers"][0][0] == "Payment-Receipt"
     assert admit(market, shown, 1500)["declined"]["reason"] == "already-used"
     request = {"reservation": admitted["reservation"], "charge_msat": 700}
     market.call(market.seller, "l402-settle", request)
     assert admit(market, shown, 1)["declined"]["reason"] == "already-used"
-    macaroon = l402.parse_challenge([declined["headers"][1][1]]).macaroon
-    balance = l402.Credential(macaroon, bytes.fromhex(paid["payment_preimage"])).header()
-    assert admit(market, balance, 1300)["admitted"]["balance_msat"] == 0
+    assert admit(market, offered.as_balance(preimage), 1300)["admitted"]["balance_msat"] == 0
 
 
 def test_pay_admit_settle(market: Market) -> None:

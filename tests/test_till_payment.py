@@ -7,15 +7,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lyceum.l402 import Ambiguous, Credential, parse_challenge
-from lyceum.l402.canonical import canonical, from_base64url, to_base64url
-from lyceum.l402.headers import challenges
+from both_schemes import Offered
+from lyceum.l402 import Ambiguous
+from lyceum.l402.canonical import from_base64url
 from lyceum.ports import Admitted, Declined
 from lyceum.till import LATE_S, RESERVATION_S, Admission
 from test_till import Shop, admitted
@@ -28,24 +27,14 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
     shop.database.close()
 
 
-class Buyer:
+class Buyer(Offered):
     """Pays the one invoice of a challenge, and can then show it in two ways."""
 
     def __init__(self, shop: Shop, declined: Admitted | Declined) -> None:
         assert isinstance(declined, Declined)
-        lines = [line for name, line in declined.headers if name.lower() == "www-authenticate"]
-        self.challenge = next(dict(said) for scheme, said in challenges(lines) if scheme == "payment")
-        self.request: dict[str, Any] = json.loads(from_base64url(self.challenge["request"]))
-        sold = parse_challenge(lines)
-        assert self.request["methodDetails"]["invoice"] == sold.invoice
-        preimage = shop.wallet.settle(shop.wallet.decode(sold.invoice)).preimage
-        self.l402 = Credential(sold.macaroon, bytes.fromhex(preimage)).header()
-        self.payment = self.shows(preimage=preimage)
-
-    def shows(self, preimage: str, **changed: str) -> str:
-        """As public clients do: the challenge back as it came, and the preimage."""
-        said: Any = {"challenge": self.challenge | changed, "payload": {"preimage": preimage}}
-        return "Payment " + to_base64url(canonical(said).encode())
+        super().__init__(declined.headers)
+        preimage = shop.wallet.settle(shop.wallet.decode(self.invoice)).preimage
+        self.l402, self.payment = self.as_balance(preimage), self.as_payment(preimage)
 
 
 def reason(answer: Admitted | Declined) -> str:
@@ -187,7 +176,7 @@ def test_an_unpaid_challenge_buys_nothing(shop: Shop) -> None:
 def test_an_altered_challenge_is_none_of_ours(shop: Shop, name: str) -> None:
     """Whatever is changed, the id does not fit any more."""
     buyer = Buyer(shop, shop.ask())
-    altered = buyer.shows("00" * 32, **{name: buyer.challenge[name] + "0"})
+    altered = buyer.as_payment("00" * 32, **{name: buyer.challenge[name] + "0"})
     assert reason(shop.ask(altered)) == "bad-signature"
 
 
