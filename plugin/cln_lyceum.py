@@ -62,6 +62,9 @@ LABELS = "l402/"
 
 PAGE = 2000
 
+RECOVERY_S = 30
+"""How long to wait before payments that are still open are looked up again."""
+
 MOST_NAME = 200
 """Characters of a purpose or a model's name that the books keep."""
 
@@ -282,7 +285,7 @@ def init(configuration: dict[str, Any], **_: Any) -> dict[str, str] | None:
         _furnish(Path(configuration["lightning-dir"]))
     except (LyceumError, ValueError) as error:
         return {"disable": str(error)}
-    patient.submit(plugin.purse.recover)
+    threading.Thread(target=_recover_payments, name="recovery", daemon=True).start()
     threading.Thread(target=_pay_refunds, name="refunds", daemon=True).start()
     return None
 
@@ -317,6 +320,12 @@ def _refund_terms() -> RefundTerms:
     return RefundTerms(*map(plugin.get_option, names))
 
 
+def _recover_payments() -> None:
+    """What an earlier run left open is looked up, again and again until the node can say what became of it."""
+    while _or_logged(lambda: len(plugin.purse.recover())) != 0:
+        time.sleep(RECOVERY_S)
+
+
 def _pay_refunds() -> None:
     """As long as the plugin runs: what is owed is tried when it is due, also what an earlier run left open."""
     while True:
@@ -336,7 +345,7 @@ def _or_logged(work: Callable[[], int | None]) -> int | None:
     try:
         return work()
     except Exception as error:
-        plugin.log(f"refunds wait: {type(error).__name__} in {_place(error)}", level="warn")
+        plugin.log(f"tried again later: {type(error).__name__} in {_place(error)}", level="warn")
         return None
 
 

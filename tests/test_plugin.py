@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import secrets
 import socket
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
@@ -479,6 +480,32 @@ def test_the_plugin_restarts_with_its_books(market: Market) -> None:
     found = market.call(market.seller, "l402-verify", [SERVICE, ticket["authorization"]])
     assert found["balance_msat"] == 1600
     assert market.call(market.buyer, "l402-kept", ["http://restart:1"])["ticket"]["payment_hash"]
+
+
+def test_what_was_open_at_a_crash_is_looked_up_on_start(market: Market) -> None:
+    """Two rows are open when the plugin starts: the node has paid one, and its token is kept; it never heard of the
+    other, which gives its money back."""
+    origin = f"http://crash{time.monotonic_ns()}:1"
+    paid = pay(market, challenge(market, 1000), origin)
+    books = market.buyer.rpc_path.parent / "lyceum.sqlite3"
+    market.buyer.rpc.plugin_stop(str(market.plugin))
+    with closing(sqlite3.connect(books)) as db, db:
+        db.execute(
+            "UPDATE purchases SET outcome = 'pending', preimage = '' WHERE payment_hash = ?", (paid["payment_hash"],)
+        )
+        db.execute(
+            "INSERT INTO purchases (payment_hash, origin, purpose, bolt11, amount_msat, fee_cap_msat, created_at,"
+            " macaroon, outcome) VALUES (?, ?, 'crash', 'lnbcrt1q', 7000, 0, 1, 'bWFj', 'unknown')",
+            (secrets.token_hex(32), origin),
+        )
+    market.buyer.rpc.plugin_start(str(market.plugin))
+    deadline = time.monotonic() + 30
+    while market.call(market.buyer, "l402-stats", {})["bought"]["open_msat"] and time.monotonic() < deadline:
+        time.sleep(0.1)
+    rows = [row for row in market.call(market.buyer, "l402-tokens", {})["bought"] if row["origin"] == origin]
+    assert {row["amount_msat"]: row["outcome"] for row in rows} == {1000: "settled", 7000: "failed"}
+    kept = market.call(market.buyer, "l402-kept", [origin])["ticket"]
+    assert kept["authorization"] == paid["authorization"]
 
 
 @contextmanager
