@@ -120,6 +120,7 @@ class Lyceum(Plugin):  # type: ignore[misc]
 plugin = Lyceum()
 quick = ThreadPoolExecutor(8, thread_name_prefix="till")
 patient = ThreadPoolExecutor(64, thread_name_prefix="purse")
+refunding = ThreadPoolExecutor(4, thread_name_prefix="refund")
 refund_claimed = threading.Event()
 
 
@@ -337,7 +338,7 @@ def _pay_refunds() -> None:
 def _begin_due_refunds() -> int:
     """Seconds until it should be called again."""
     for token_id in plugin.refunds.due():
-        patient.submit(_or_logged, partial(plugin.refunds.attempt, token_id))
+        refunding.submit(_or_logged, partial(plugin.refunds.attempt, token_id))
     return plugin.refunds.wait_s(IDLE_S)
 
 

@@ -317,6 +317,7 @@ async def test_a_refusal_by_the_till_is_a_402_that_can_be_paid() -> None:
     found = response.json()
     assert (found["code"], found["status"], found["amount_msat"]) == ("exhausted", 402, 2000)
     assert found["error"]["code"] == "exhausted"
+    assert found["topup"] == "/l402/topup"
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fakes import Clock, FakeWallet, invoice_of
 from lyceum.books import Payout, Refund, RefundState, Token, Topup
-from lyceum.errors import BadAddress, NodeError, TooSmall
+from lyceum.errors import BadAddress, NodeError, TooManyChallenges, TooSmall
 from lyceum.ledger import Database, RefundBook, TillBook, TopupBook
 from lyceum.ports import Address, Invoice, Outcome, Payment
 from lyceum.till import Refunds, RefundTerms, Topups
@@ -41,9 +44,9 @@ class Desk:
 
     def restart(self) -> None:
         """A new process over the same books: what it knew in memory is gone."""
-        topups = Topups(self.wallet, self.topup_book, now=self.clock, random_bytes=bytes)
+        self.topups = Topups(self.wallet, self.topup_book, now=self.clock, random_bytes=bytes)
         self.book = RefundBook(self.database)
-        self.refunds = Refunds(self.wallet, self.book, topups, RefundTerms(), now=self.clock)
+        self.refunds = Refunds(self.wallet, self.book, self.topups, RefundTerms(), now=self.clock)
 
     def token(self) -> Token:
         token = self.till.token(TOKEN.token_id)
@@ -272,6 +275,26 @@ def test_an_address_replaced_during_a_try_is_not_overwritten(desk: Desk) -> None
     assert (refund.address, refund.tries, refund.detail) == (OTHER.text, 0, "")
 
 
+def test_an_address_replaced_while_its_invoice_is_fetched_gets_nothing(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fetching takes seconds; the journal is written only for the address that still counts."""
+    fetch, asked = desk.wallet.fetch, list[str]()
+
+    def replacing(address: Address, amount_msat: int) -> Invoice:
+        if not asked:
+            desk.claim(OTHER.text)
+        asked.append(address.text)
+        return fetch(address, amount_msat)
+
+    monkeypatch.setattr(desk.wallet, "fetch", replacing)
+    desk.claim()
+    desk.step()
+    assert desk.wallet.paid == []
+    assert desk.finish().state is RefundState.PAID
+    assert asked == [OFFER.text, OTHER.text]
+
+
 def test_an_answer_under_way_is_waited_for(desk: Desk) -> None:
     """It is charged in full before the rest is sent; a server that died gives its reservation back in the end."""
     held = desk.till.reserve(TOKEN.token_id, 4000, 4000, 1000, 1900)
@@ -299,7 +322,8 @@ def test_two_threads_pay_once(desk: Desk) -> None:
 
     def attempt(_: int) -> None:
         start.wait()
-        desk.refunds.attempt(TOKEN.token_id)
+        for token_id in desk.refunds.due():
+            desk.refunds.attempt(token_id)
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(attempt, range(8)))
@@ -313,6 +337,29 @@ def test_two_processes_pay_once(desk: Desk) -> None:
     payout = Payout(TOKEN.token_id, "ee" * 32, "lni1first", 5000, 0, created_at=1000)
     assert first.begin(payout, OFFER.text)
     assert second.begin(replace(payout, payment_hash="cc" * 32), OFFER.text) is None
+
+
+def test_an_outcome_is_booked_once(desk: Desk) -> None:
+    """Two lookups that both find the payment settled, or a late one that says otherwise, change the sums once."""
+    desk.claim()
+    payout = desk.book.begin(Payout(TOKEN.token_id, "ee" * 32, "lni1first", 4000, 100, created_at=1000), OFFER.text)
+    assert payout
+    desk.book.finish(payout, Payment(Outcome.SETTLED, "ff" * 32, 4000, 30))
+    for again in (Payment(Outcome.SETTLED, "ff" * 32, 4000, 30), FAILED, PENDING):
+        desk.book.finish(payout, again)
+    assert (desk.token().refunded_msat, desk.token().reserved_msat) == (4030, 0)
+    assert [row.outcome for row in desk.book.payouts(TOKEN.token_id)] == [Outcome.SETTLED]
+
+
+def test_one_hash_belongs_to_one_token(desk: Desk) -> None:
+    """The books themselves refuse it, however the two attempts were timed."""
+    second = replace(TOKEN, token_id="cc" * 32, payment_hash="dd" * 32)
+    desk.till.open_token(second)
+    for token in (TOKEN, second):
+        desk.refunds.claim(token, OFFER.text)
+    payout = Payout(TOKEN.token_id, "ee" * 32, "lnbcrt1", 4000, 0, created_at=1000)
+    assert desk.book.begin(payout, OFFER.text)
+    assert desk.book.begin(replace(payout, token_id=second.token_id), OFFER.text) is None
 
 
 # A top-up that races
@@ -455,6 +502,111 @@ def test_what_became_too_little_under_way_is_said(desk: Desk) -> None:
     refund = desk.finish()
     assert refund.state is RefundState.TOO_SMALL
     assert "500 msat are left" in refund.detail
+
+
+# Any order of things
+
+OUTCOMES = st.sampled_from(["settled", "failed", "pending", "unknown", "arrives late", "crash", "paid, then crash"])
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("reserve"), st.integers(1, 4000)),
+        st.tuples(st.just("settle"), st.integers(0, 4000)),
+        st.tuples(st.just("top up"), st.integers(1, 3000)),
+        st.tuples(st.just("pay top-up"), st.integers(0, 9)),
+        st.tuples(st.just("claim"), st.integers(0, 1)),
+        st.tuples(st.just("wait"), st.sampled_from([1, 5, 100, 2000])),
+        st.tuples(st.just("attempt"), OUTCOMES),
+    ),
+    max_size=25,
+)
+
+
+class World:
+    """Deals with a desk in any order, and remembers what really happened outside the books."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.held: list[str] = []
+        self.unpaid: list[str] = []
+        self.late: list[Invoice] = []
+
+    def do(self, step: str, value: int | str) -> None:
+        desk, now = self.desk, self.desk.clock.now
+        if step == "reserve" and (held := desk.till.reserve(TOKEN.token_id, int(value), int(value), now, now + 900)):
+            self.held.append(held.reservation)
+        elif step == "settle" and self.held:
+            desk.till.settle(self.held.pop(0), int(value), now)
+        elif step == "top up" and desk.token().closed_at is None and desk.token().expires_at > now + 60:
+            with suppress(TooManyChallenges):
+                self.unpaid.append(desk.topups.ask(desk.token(), int(value), 600).bolt11)
+        elif step == "pay top-up" and self.unpaid:
+            invoice = desk.wallet.made[self.unpaid.pop(int(value) % len(self.unpaid))]
+            if invoice.expires_at > now:
+                desk.wallet.received[invoice.payment_hash] = invoice.amount_msat or 0
+        elif step == "claim":
+            with suppress(TooSmall):
+                desk.claim((OFFER, OTHER)[int(value)].text)
+        elif step == "wait":
+            desk.clock.now += int(value)
+        elif step == "attempt":
+            self.attempt(str(value))
+
+    def attempt(self, outcome: str) -> None:
+        self.desk.wallet.on_pay = lambda invoice: self.happen(outcome, invoice)
+        with suppress(KeyboardInterrupt):
+            for token_id in self.desk.refunds.due():
+                self.desk.refunds.attempt(token_id)
+        self.desk.wallet.on_pay = lambda _: None
+        self.desk.wallet.pays = []
+        if "crash" in outcome:
+            self.desk.restart()
+
+    def happen(self, outcome: str, invoice: Invoice) -> None:
+        wallet = self.desk.wallet
+        if invoice.payment_hash in wallet.settled:
+            return
+        if outcome in {"failed", "pending", "unknown", "arrives late"}:
+            said = {"failed": FAILED, "pending": PENDING}.get(outcome, UNKNOWN)
+            wallet.pays = [said]
+        if outcome in {"paid, then crash", "arrives late"}:
+            wallet.settle(invoice)
+        if "crash" in outcome:
+            raise KeyboardInterrupt
+
+    def end(self) -> None:
+        """Everything comes to its end: answers lapse, what was paid is found, what is owed is sent."""
+        desk = self.desk
+        desk.clock.now += 5000
+        desk.topups.collect(TOKEN.token_id)
+        desk.book.idle_msat(TOKEN.token_id, desk.clock.now)
+        if desk.refunds.refund(TOKEN.token_id):
+            desk.finish()
+
+
+@settings(max_examples=150, deadline=None)
+@given(steps=STEPS)
+def test_no_order_of_things_loses_or_repeats_a_payment(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int | str]]
+) -> None:
+    """Requests, top-ups, claims, new addresses, waits, payments of every outcome and crashes: what left the wallet
+    is what the books call refunded, what came in is all accounted for, and a claim ends with nothing left to send."""
+    desk = Desk(tmp_path_factory.mktemp("refunds") / "books.sqlite3")
+    world = World(desk)
+    for step, value in steps:
+        world.do(step, value)
+        token = desk.token()
+        assert min(token.spent_msat, token.reserved_msat, token.refunded_msat, token.balance_msat) >= 0
+    world.end()
+    token, refund = desk.token(), desk.refunds.refund(TOKEN.token_id)
+    refunded = [invoice.payment_hash for invoice, _ in desk.wallet.paid]
+    sent_msat = sum(p.amount_msat for hash_, p in desk.wallet.settled.items() if hash_ in refunded)
+    topped_up = {topup.payment_hash for topup in desk.topups.history(TOKEN.token_id, 99)}
+    received_msat = sum(msat for hash_, msat in desk.wallet.received.items() if hash_ in topped_up)
+    assert token.refunded_msat == sent_msat
+    assert token.credit_msat == TOKEN.credit_msat + received_msat
+    assert token.reserved_msat == 0
+    assert refund is None or token.balance_msat < 1000
+    desk.database.close()
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,11 @@ from lyceum.ports import Declined, Offer
 NO_STORE = {"Cache-Control": "no-store"}
 CLIENT_GONE = 499
 NO_ROUTE = "no-such-route"
+INSTEAD: Mapping[str, Mapping[str, str]] = {
+    "exhausted": {"topup": "/l402/topup"},
+    "expired": {"refund": "/l402/refund"},
+}
+"""What a holder can do instead of paying for a new token."""
 MANIFEST = "/.well-known/l402.json"
 MANIFEST_LINK = ("Link", f'<{MANIFEST}>; rel="l402-manifest"')
 
@@ -51,6 +56,7 @@ async def _payment_required(_: Request, error: Exception) -> Response:
         amount_msat=declined.amount_msat,
         model=error.offer.model,
         price=asdict(error.offer.price),
+        **INSTEAD.get(declined.reason, {}),
     )
     return Problem(body, (*declined.headers, MANIFEST_LINK))
 

@@ -65,7 +65,7 @@ class Refunds:
         self._topups = topups
         self._now = now
         self._guard = threading.Lock()
-        self._busy: set[str] = set()
+        self._handed_out: set[str] = set()
         self.terms = terms
 
     def claim(self, token: Token, address_text: str) -> Refund:
@@ -94,9 +94,16 @@ class Refunds:
         return self._ledger.sums()
 
     def due(self) -> Sequence[str]:
-        """Tokens whose refund should be attempted now, also for what was paid to them after they were closed."""
+        """Tokens whose refund should be attempted now, also for what was paid to them after they were closed.
+
+        Each is handed out once, until its attempt has ended.
+        """
         self._topups.collect_late()
-        return [refund.token_id for refund in self._ledger.due(self._now())]
+        found = {refund.token_id for refund in self._ledger.due(self._now())}
+        with self._guard:
+            found -= self._handed_out
+            self._handed_out |= found
+        return sorted(found)
 
     def wait_s(self, most_s: int) -> int:
         """Seconds until the next one is due, at least 1 and at most `most_s`."""
@@ -104,18 +111,14 @@ class Refunds:
         return most_s if next_at is None else min(max(next_at - self._now(), 1), most_s)
 
     def attempt(self, token_id: str) -> None:
-        """One try. Harmless at any time and from any thread: what is not due, or being tried, is left alone."""
-        with self._guard:
-            if token_id in self._busy:
-                return
-            self._busy.add(token_id)
+        """One try, of what `due` has handed out."""
         try:
             refund = self._ledger.refund(token_id)
             if refund and refund.state is RefundState.OWED:
                 self._ledger.note(self._try(refund), self.terms.least_msat)
         finally:
             with self._guard:
-                self._busy.discard(token_id)
+                self._handed_out.discard(token_id)
 
     def _try(self, refund: Refund) -> Refund:
         """The claim as it stands after one try."""

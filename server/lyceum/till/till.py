@@ -99,7 +99,12 @@ class Till:
         held = self._ledger.reserve(
             token.token_id, most_msat, least_msat, now, now + RESERVATION_S, whole=once is not None
         )
-        return held or (_ALREADY_USED if once else _exhausted(token.balance_msat, least_msat))
+        if held:
+            return held
+        token = self._ledger.token(token.token_id) or token
+        if token.closed_at is not None:
+            return _REFUNDED
+        return _ALREADY_USED if once else _exhausted(token.balance_msat, least_msat)
 
     def settle(self, reservation: str, charge_msat: int) -> Settlement:
         """Charge what was delivered, at most what was reserved; a repeat changes nothing."""
@@ -183,5 +188,5 @@ def _exhausted(left_msat: int, amount_msat: int) -> l402.Refusal:
     return l402.Refusal(
         l402.Reason.EXHAUSTED,
         f"this request may cost {amount_msat} msat and the token holds {max(left_msat, 0)}: "
-        "pay the new invoice, or ask for less",
+        "top it up, pay the new invoice, or ask for less",
     )
