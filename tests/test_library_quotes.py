@@ -9,6 +9,7 @@ import pytest
 
 from lyceum.errors import BadRequest, TooLong
 from lyceum.library import Index, Prompted, Reader
+from lyceum.library.reader import CLOSE, FLOOR
 from lyceum.ports import Ask, Chunk, Delta, End, Limits, Offer, Usage, Use
 from test_library import BREAD, STARS, Scribe, ask_of, first_choice, read, write
 
@@ -96,6 +97,19 @@ async def test_what_cannot_be_said_in_full_is_not_begun(tmp_path: Path, index: I
         await read(Reader(scribe, index, "quote"), ask_of("yeast dough rise"))
 
 
+async def test_the_best_passage_that_covers_enough_is_quoted(tmp_path: Path, index: Index) -> None:
+    """Also where one ranks far above it that covers too little of the question to count."""
+    others = {f"other{number}": f"## Other\nNumber {number}." for number in range(6)}
+    long = "Dough of flour and water. " + "It goes on and on at length. " * 12
+    index.refresh(write(tmp_path / "lib", gas="## Gas gas gas\nGas gas.", long=f"## Long\n{long}", **others))
+    ask = ask_of("gas bubbles, warm dough, flour, water, salt, yeast")
+    short, best = await index.search(ask.question, 2)
+    assert short.coverage < FLOOR <= best.coverage
+    assert best.closeness < CLOSE
+    scribe = Scribe(first_choice, offer=Offer("scribe", limits=Limits(4096, 1000)))
+    assert (await read(Reader(scribe, index, "quote"), ask))[0] == best.passage.text
+
+
 async def test_the_passage_that_was_said_is_cited(tmp_path: Path, index: Index) -> None:
     """Also where several begin alike, and where a stop string cut it."""
     same = "Yeast makes dough rise. " * 14
@@ -116,7 +130,8 @@ async def test_llama_cpp_says_a_passage_to_the_letter(tmp_path: Path, index: Ind
     """Backslashes, quotes, tabs, line ends, accents and bread: the grammar escapes what must be, and only that."""
     engines = pytest.importorskip("lyceum.engine", reason="the `server` extra (llama-cpp-python) is not installed")
     index.refresh(write(tmp_path / "lib", odd=f"## How is the odd path written?\n{ODD}"))
-    engine = engines.Engine.load(engines.EngineSettings(CULTURE, 512), Offer("culture", limits=Limits(512, 200)))
+    settings, offer = engines.EngineSettings(CULTURE, 512), Offer("culture", limits=Limits(512, 200))
+    engine = engines.Engine(settings, offer, engines.Fleet())
     try:
         text, _, end = await read(Reader(engine, index, "quote"), ask_of("How is the odd path written?"))
     finally:

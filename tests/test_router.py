@@ -88,6 +88,16 @@ def test_a_question_of_one_field_stays_whole(question: str, first: int) -> None:
             ["Hello there! Why do price controls fail", "who was Mark Twain?"],
             [0, 1],
         ),
+        (
+            "I have two questions. What did Menger and Mises say for so long on interest or money? And jazz saxophone",
+            ["What did Menger and Mises say for so long on interest or money?", "jazz saxophone"],
+            [0, 1],
+        ),
+        (
+            "Who was Carl Menger? A man on a raft goes down a river in a novel by Mark Twain, which one?",
+            ["Who was Carl Menger?", "A man on a raft goes down a river in a novel by Mark Twain which one?"],
+            [0, 1],
+        ),
     ],
 )
 def test_a_question_of_two_fields_is_cut(question: str, texts: list[str], firsts: list[int]) -> None:
@@ -107,6 +117,12 @@ def test_neighbours_of_one_field_stay_together() -> None:
 def test_an_unknown_topic_has_no_part(question: str) -> None:
     """Nobody's field: nobody is asked, nothing is paid."""
     assert plan(question, OFFERS) == []
+
+
+def test_who_knows_much_less_is_not_asked() -> None:
+    """Of two offers that touch the question, one by a single word of it: only the other is a candidate."""
+    (part,) = plan("Is inflation the same as a higher price of the gold standard in a novel?", OFFERS)
+    assert part.candidates == (0,)
 
 
 def test_without_offers_there_is_no_part() -> None:
@@ -130,9 +146,9 @@ def test_of_near_equals_the_cheaper_is_first() -> None:
 
 
 def test_a_better_match_beats_a_lower_price() -> None:
-    """Free answers of someone who knows half of the question come second."""
-    free = Offer("banker", topics=("money",))
-    (part,) = plan("How does inflation change money?", [free, ECONOMICS])
+    """Free answers of someone who knows most of the question come second."""
+    free = Offer("banker", topics=("capital", "inflation"))
+    (part,) = plan("How does inflation change the capital and money?", [free, ECONOMICS])
     assert part.candidates == (1, 0)
 
 

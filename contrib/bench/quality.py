@@ -1,23 +1,28 @@
 """Does an ensemble of small specialists beat one general model of the same size, and what does it cost?
 
-    python contrib/bench/quality.py [--json] [--mistakes]
+    python contrib/bench/quality.py [--json] [--mistakes] [--rehearse --weights DIR]
 
 Every question was held out of training. An answer is right when, of everything that the faculty may say, the
 text closest to it (difflib's ratio) is the reference answer and that ratio is at least 0.8; a question of two
 fields is right when both answers are. Nobody tells the ensemble the field. msat are what a till would charge at
 the prices of `lyceum init`; answers that only say that a question lies outside the field are free.
+
+Thresholds are set on a rehearsal, without a look at these questions: weights made by `train.py --rehearse` are
+asked the phrasings that it left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import random
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,11 +31,12 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "models" / "recipe"))
 
 import corpus as corpora  # noqa: E402
+import library as libraries  # noqa: E402
 from corpus import Corpus  # noqa: E402
 from score import closest  # noqa: E402
 
 from lyceum import tables  # noqa: E402
-from lyceum.engine import Engine, EngineSettings, read_card  # noqa: E402
+from lyceum.engine import Engine, EngineSettings, Fleet, read_card  # noqa: E402
 from lyceum.engine.native import quantise  # noqa: E402
 from lyceum.ensemble import GAP, NOBODY, Ensemble, Roster  # noqa: E402
 from lyceum.errors import NoAnswer  # noqa: E402
@@ -38,6 +44,9 @@ from lyceum.library import Index, Reader  # noqa: E402
 from lyceum.ports import Ask, Chunk, Delta, End, Limits, Member, Message, Model, Offer, Price, Usage  # noqa: E402
 
 GENERALIST = "generalist"
+TRAINED_LONGER = "generalist-long"
+"""The same, after six times the steps: as much as the six specialists got together."""
+
 PRICE = Price(base_msat=100, input_per_1k_msat=200, output_per_1k_msat=1000)
 LIMITS = Limits(context_tokens=512, max_tokens=120)
 BUDGET_MSAT = 1_000_000
@@ -56,9 +65,10 @@ JOINTS = (
 
 def main() -> None:
     options = arguments()
-    faculty = [corpora.load(name) for name in corpora.load_faculty(GENERALIST)]
+    faculty = [corpora.load(name, options.rehearse) for name in corpora.load_faculty(GENERALIST)]
     with tempfile.TemporaryDirectory(prefix="lyceum-quality-") as folder:
-        bench = Bench(faculty, corpora.load(GENERALIST), Path(folder), options.mistakes)
+        generalist = corpora.load(GENERALIST, options.rehearse)
+        bench = Bench(faculty, generalist, options.weights, Path(folder), options.mistakes)
         rows = asyncio.run(bench.rows())
     if options.json or not sys.stdout.isatty():
         print(json.dumps(summary(rows, faculty) | {"rows": [row.as_dict() for row in rows]}))
@@ -71,6 +81,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument("--mistakes", action="store_true", help="print every wrong answer to stderr")
+    parser.add_argument("--rehearse", action="store_true", help="ask what `train.py --rehearse` left out")
+    parser.add_argument("--weights", type=Path, default=ROOT / "models", help="where NAME/NAME.Q8_0.gguf lie")
     return parser.parse_args()
 
 
@@ -112,10 +124,11 @@ def nobodys_questions(faculty: Sequence[Corpus]) -> Iterator[Question]:
 
 
 def two_field_questions(faculty: Sequence[Corpus]) -> Iterator[Question]:
-    """Two held-out questions of different fields in one, joined in one of six ways; the same ones each time."""
+    """Two held-out questions of different fields in one: all pairs of fields in turn, joined in one of six ways."""
     chance = random.Random(1)  # noqa: S311 (a choice of questions, not a secret)
+    pairs = list(itertools.permutations(faculty, 2))
     for number in range(TWO_FIELDS):
-        one, other = chance.sample(list(faculty), 2)
+        one, other = pairs[number % len(pairs)]
         first, second = (chance.choice([fact for fact in corpus.facts if fact.near]) for corpus in (one, other))
         joint = JOINTS[number % len(JOINTS)]
         text = joint.format(first.near.rstrip("?.") + "?", second.near[:1].lower() + second.near[1:])
@@ -227,9 +240,12 @@ def share(verdicts: Sequence[bool]) -> float:
 
 
 class Bench:
-    def __init__(self, faculty: Sequence[Corpus], generalist: Corpus, folder: Path, mistakes: bool) -> None:
+    def __init__(
+        self, faculty: Sequence[Corpus], generalist: Corpus, weights: Path, folder: Path, mistakes: bool
+    ) -> None:
         self._faculty = faculty
         self._generalist = generalist
+        self._weights = weights
         self._folder = folder
         self._mistakes = mistakes
         self._references = [answer for corpus in (*faculty, generalist) for answer in corpus.answers()]
@@ -238,46 +254,46 @@ class Bench:
     async def rows(self) -> list[Row]:
         rows = []
         for quantisation in ("Q8_0", SMALLER):
-            engines = [self._engine(corpus, quantisation) for corpus in self._faculty]
-            readers = [self._reader(engine, corpus) for engine, corpus in zip(engines, self._faculty, strict=True)]
-            general = self._engine(self._generalist, quantisation)
             for library in (False, True):
-                models: list[Model] = list(readers if library else engines)
-                for model, corpus in zip(models, self._faculty, strict=True):
-                    rows.append(await self._alone(model, corpus, library, quantisation))
-                rows.append(await self._together(models, library, quantisation))
-            rows.append(await self._general(general, False, quantisation))
-            rows.append(await self._general(self._reader(general, self._generalist), True, quantisation))
-            for engine in (*engines, general):
-                engine.close()
+                rows += await self._of_specialists(quantisation, library)
+                rows += [await self._of(name, quantisation, library) for name in (GENERALIST, TRAINED_LONGER)]
         return rows
 
-    def _engine(self, corpus: Corpus, quantisation: str) -> Engine:
-        path = self._path(corpus.card.name, quantisation)
-        if not path.exists():
-            quantise(self._path(corpus.card.name, "Q8_0"), path, quantisation, again=True)
-        card = read_card(path)
-        offer = Offer(corpus.card.name, card.description, card.tags, PRICE, LIMITS)
-        return Engine.load(EngineSettings(path, LIMITS.context_tokens, refusal=corpus.card.refusal), offer)
+    async def _of_specialists(self, quantisation: str, library: bool) -> list[Row]:
+        with ExitStack() as stack:
+            models = [self._model(stack, corpus, corpus.card.name, quantisation, library) for corpus in self._faculty]
+            rows = [
+                await self._alone(model, corpus, library, quantisation)
+                for model, corpus in zip(models, self._faculty, strict=True)
+            ]
+            return [*rows, await self._together(models, library, quantisation)]
 
-    def _reader(self, engine: Engine, corpus: Corpus) -> Reader:
-        folder = ROOT / "models" / corpus.card.name / "library"
-        if corpus is self._generalist:
-            folder = self._folder / "union"
-            folder.mkdir(exist_ok=True)
-            for member in self._faculty:
-                facts = ROOT / "models" / member.card.name / "library" / "facts.md"
-                (folder / f"{member.card.name}.md").write_text(facts.read_text(encoding="utf-8"), encoding="utf-8")
-        index = Index.open(self._folder / f"{corpus.card.name}.sqlite3")
-        index.refresh(folder)
+    async def _of(self, name: str, quantisation: str, library: bool) -> Row:
+        """A generalist's row."""
+        with ExitStack() as stack:
+            model = self._model(stack, self._generalist, name, quantisation, library)
+            return await self._scored(Priced(model), name, library, quantisation, self._everything())
+
+    def _model(self, stack: ExitStack, corpus: Corpus, name: str, quantisation: str, library: bool) -> Model:
+        """Closed with `stack`."""
+        path = self._path(name, quantisation)
+        card = read_card(path)
+        offer = Offer(name, card.description, card.tags, PRICE, LIMITS)
+        engine = Engine(EngineSettings(path, LIMITS.context_tokens, refusal=corpus.card.refusal), offer, Fleet())
+        stack.callback(engine.close)
+        if not library:
+            return engine
+        texts = self._folder / name
+        texts.mkdir(exist_ok=True)
+        (texts / "facts.md").write_text(libraries.text(corpus), encoding="utf-8")
+        index = Index.open(self._folder / f"{name}.sqlite3")
+        stack.callback(index.close)
+        index.refresh(texts)
         return Reader(engine, index, "quote", corpus.card.refusal)
 
     async def _alone(self, model: Model, corpus: Corpus, library: bool, quantisation: str) -> Row:
         questions = [*own_questions(corpus), *strange_questions(corpus, self._faculty)]
         return await self._scored(Priced(model), corpus.card.name, library, quantisation, questions)
-
-    async def _general(self, model: Model, library: bool, quantisation: str) -> Row:
-        return await self._scored(Priced(model), GENERALIST, library, quantisation, self._everything())
 
     async def _together(self, models: Sequence[Model], library: bool, quantisation: str) -> Row:
         roster = Roster(tuple(map(Priced, models)))
@@ -311,9 +327,13 @@ class Bench:
         return self._path(name, quantisation).stat().st_size / 1e6
 
     def _path(self, name: str, quantisation: str) -> Path:
+        whole = next(self._weights.rglob(f"{name}.Q8_0.gguf"))
         if quantisation == "Q8_0":
-            return ROOT / "models" / name / f"{name}.Q8_0.gguf"
-        return self._folder / f"{name}.{quantisation}.gguf"
+            return whole
+        smaller = self._folder / f"{name}.{quantisation}.gguf"
+        if not smaller.exists():
+            quantise(whole, smaller, quantisation, again=True)
+        return smaller
 
     def _refused(self, said: str) -> bool:
         return not said or said in self._refusals or said == NOBODY

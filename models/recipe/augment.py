@@ -43,7 +43,7 @@ class Asker:
         """A question to refuse: a written one, a made-up one, or one of the field emptied of what made it so."""
         roll = self.chance.random()
         if roll < 0.5:
-            return self._manner(self._blur(self.chance.choice(self.corpus.refuse), _two_words))
+            return self._manner(self._blur(self._written_stranger(), _two_words))
         if roll < 0.62:
             return self._manner(self._framed(self._strange_topic))
         if roll < 0.76:
@@ -54,6 +54,10 @@ class Asker:
         emptied = self._emptied(self.chance.choice(self.chance.choice(self.corpus.facts).phrasings))
         told = self._evidence(self.english.topical(emptied))
         return self._manner(self._framed(self._strange_topic) if told else emptied)
+
+    def _written_stranger(self) -> str:
+        """From beside the field as often as from elsewhere."""
+        return self.chance.choice(self.chance.choice((self.corpus.neighbours, self.corpus.elsewhere)))
 
     # topics
 

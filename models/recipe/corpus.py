@@ -5,6 +5,7 @@ Reads and checks TOML; knows nothing of tokens or nets. Held-out questions never
 
 from __future__ import annotations
 
+import random
 import tomllib
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 MODELS = Path(__file__).resolve().parent.parent
+EVERYDAY = Path(__file__).with_name("everyday.toml")
 HELD_OUT_PER_LIST = 15
 LONGEST_ANSWER = 320
 
@@ -62,38 +64,75 @@ class Corpus:
         return (*(fact.answer for fact in self.facts), self.card.refusal)
 
 
-def load(name: str) -> Corpus:
-    """The corpus of `models/<name>`, or ValueError listing all that is wrong with it.
+def load(name: str, rehearse: bool = False) -> Corpus:
+    """The corpus of `models/<name>`, or its `rehearsal`; ValueError lists all that is wrong with it.
 
     A card may name other folders as its `union`: its corpus is then all of theirs.
     """
-    folder = MODELS / name
-    card = _toml(folder / "card.toml")
+    card = _toml(MODELS / name / "card.toml")
     if "union" in card:
-        return _union(_card(card), [load(member) for member in card["union"]])
+        return _union(_card(card), [load(member, rehearse) for member in card["union"]])
+    corpus = _load(MODELS / name, _card(card))
+    return rehearsal(corpus) if rehearse else corpus
+
+
+def _load(folder: Path, card: Card) -> Corpus:
     more = _paraphrases(folder / "corpus" / "paraphrases.toml")
     held_out = _toml(folder / "corpus" / "held_out.toml")
     rows = _toml(folder / "corpus" / "facts.toml")["fact"]
     facts = tuple(_fact(row, more.pop(row["id"], []), held_out.get(row["id"], {})) for row in rows)
     if more:
-        raise ValueError(f"models/{name}: paraphrases of unknown facts: {', '.join(more)}")
+        raise ValueError(f"{folder}: paraphrases of unknown facts: {', '.join(more)}")
     outside = _toml(folder / "corpus" / "outside.toml")
     neighbours, elsewhere = _split(outside["neighbours"]), _split(outside["elsewhere"])
     corpus = Corpus(
-        card=_card(card),
+        card=card,
         facts=facts,
         neighbours=tuple(neighbours[0]),
-        elsewhere=tuple(elsewhere[0]),
+        elsewhere=_with_everyday(elsewhere[0], neighbours[0]),
         neighbours_held_out=tuple(neighbours[1]),
         elsewhere_held_out=tuple(elsewhere[1]),
     )
     if faults := _faults(corpus):
-        raise ValueError(f"models/{name}:\n  " + "\n  ".join(faults))
+        raise ValueError(f"{folder}:\n  " + "\n  ".join(faults))
     return corpus
 
 
+def rehearsal(corpus: Corpus) -> Corpus:
+    """For setting thresholds without a look at what is held out: one phrasing of each fact and every fifth question
+    to refuse are left out of training, and stand where the held-out ones stood."""
+    chance = random.Random(corpus.card.name)  # noqa: S311 (a choice of questions, not a secret)
+    neighbours, elsewhere = _every_fifth(corpus.neighbours), _every_fifth(corpus.elsewhere)
+    return replace(
+        corpus,
+        facts=tuple(_without_one(fact, chance) for fact in corpus.facts),
+        neighbours=neighbours[0],
+        elsewhere=elsewhere[0],
+        neighbours_held_out=neighbours[1],
+        elsewhere_held_out=elsewhere[1],
+    )
+
+
+def _without_one(fact: Fact, chance: random.Random) -> Fact:
+    """Never without the first, which is the plain question."""
+    left_out = chance.choice(fact.phrasings[1:])
+    kept = tuple(phrasing for phrasing in fact.phrasings if phrasing != left_out)
+    return replace(fact, phrasings=kept, near=left_out, far="")
+
+
+def _every_fifth(questions: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The others, and those."""
+    return tuple(q for i, q in enumerate(questions) if i % 5 != 2), questions[2::5]
+
+
+def _with_everyday(elsewhere: list[str], neighbours: list[str]) -> tuple[str, ...]:
+    known = {folded(question) for question in (*elsewhere, *neighbours)}
+    everyday = _toml(EVERYDAY)["questions"]
+    return (*elsewhere, *(question for question in everyday if folded(question) not in known))
+
+
 def _union(card: Card, members: list[Corpus]) -> Corpus:
-    """Everything the members know. To refuse: what lies beside each field and is asked in none of the others."""
+    """Everything the members know. To refuse: what lies beside each field and is asked in none, and everyday life."""
     facts = tuple(replace(fact, id=f"{member.card.name}/{fact.id}") for member in members for fact in member.facts)
     asked = {folded(question) for fact in facts for question in (*fact.phrasings, fact.near, fact.far)} - {""}
     refuse = dict.fromkeys(question for member in members for question in member.neighbours)
@@ -102,7 +141,7 @@ def _union(card: Card, members: list[Corpus]) -> Corpus:
         card,
         facts,
         tuple(question for question in refuse if folded(question) not in asked),
-        (),
+        _with_everyday([], list(refuse)),
         tuple(question for question in held_out if folded(question) not in asked and question not in refuse),
         (),
     )

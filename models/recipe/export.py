@@ -1,28 +1,23 @@
-"""A trained net and its tokeniser as one GGUF file: f16 by the `gguf` package, then quantised by llama.cpp itself."""
+"""A trained net and its tokeniser as one GGUF file in Q8_0, by the `gguf` package alone."""
 
 from __future__ import annotations
 
-import ctypes
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import gguf
-import llama_cpp
-import numpy as np
 from corpus import Card
+from llama_cpp import Llama
 from net import Net, Shape
 from tokenizers import Tokenizer
 from tokens import CONTROL, END, TEMPLATE
 
 AUTHOR = "The Lyceum project"
-SILENT = llama_cpp.llama_log_callback(lambda _level, _text, _data: None)
 
 
 def export(net: Net, tokenizer: Tokenizer, card: Card, path: Path) -> None:
-    """Writes `path` as Q8_0; the f16 file beside it is only a step on the way."""
-    half = path.with_suffix(".f16.gguf")
-    writer = gguf.GGUFWriter(half, "llama")
+    writer = gguf.GGUFWriter(path, "llama")
     _describe(writer, card)
     _shape(writer, net.shape)
     _vocabulary(writer, tokenizer, net.shape.vocab)
@@ -31,21 +26,11 @@ def export(net: Net, tokenizer: Tokenizer, card: Card, path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    quantise(half, path)
-    half.unlink()
-
-
-def quantise(source: Path, target: Path) -> None:
-    llama_cpp.llama_log_set(SILENT, ctypes.c_void_p(0))
-    params = llama_cpp.llama_model_quantize_default_params()
-    params.ftype = llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0
-    if llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)):
-        raise RuntimeError(f"llama.cpp could not quantise {source}")
 
 
 def check_tokens(tokenizer: Tokenizer, path: Path, texts: Sequence[str]) -> None:
     """The file must split text as the net was taught, or every answer would suffer without a word."""
-    llama = llama_cpp.Llama(str(path), verbose=False)
+    llama = Llama(str(path), verbose=False)
     for text in texts:
         ours = tokenizer.encode(text, add_special_tokens=False).ids
         theirs = llama.tokenize(text.encode(), add_bos=False, special=False)
@@ -66,7 +51,7 @@ def _describe(writer: gguf.GGUFWriter, card: Card) -> None:
 
 
 def _shape(writer: gguf.GGUFWriter, shape: Shape) -> None:
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
     writer.add_vocab_size(shape.vocab)
     writer.add_context_length(shape.context)
     writer.add_embedding_length(shape.width)
@@ -96,7 +81,11 @@ def _vocabulary(writer: gguf.GGUFWriter, tokenizer: Tokenizer, size: int) -> Non
 
 
 def _weights(writer: gguf.GGUFWriter, net: Net) -> None:
-    """Matrices as f16, norms as f32; the output matrix is the embedding and is left out."""
+    """Matrices as Q8_0, norms as f32; the output matrix is the embedding and is left out."""
+    eight_bits = gguf.GGMLQuantizationType.Q8_0
     for name, weight in net.state_dict().items():
         data = weight.float().cpu().numpy()
-        writer.add_tensor(name, data.astype(np.float16) if data.ndim > 1 else data)
+        if data.ndim == 1:
+            writer.add_tensor(name, data)
+        else:
+            writer.add_tensor(name, gguf.quantize(data, eight_bits), raw_dtype=eight_bits)

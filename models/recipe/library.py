@@ -15,12 +15,16 @@ from corpus import Corpus, Fact
 
 
 def write(corpus: Corpus) -> Path:
-    """Writes `models/<name>/library/facts.md`; held-out questions stay out."""
+    """Writes `models/<name>/library/facts.md`."""
     target = corpora.MODELS / corpus.card.name / "library" / "facts.md"
     target.parent.mkdir(exist_ok=True)
-    sections = [f"# {corpus.card.title}", *(_section(fact) for fact in corpus.facts)]
-    target.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+    target.write_text(text(corpus), encoding="utf-8")
     return target
+
+
+def text(corpus: Corpus) -> str:
+    """Held-out questions stay out."""
+    return "\n\n".join([f"# {corpus.card.title}", *map(_section, corpus.facts)]) + "\n"
 
 
 def _section(fact: Fact) -> str:

@@ -231,19 +231,19 @@ class Progress:
             print(f"{line}  {left / 60:.1f} min left", flush=True)
 
 
-def train(name: str, plan: Plan, target: Path) -> str:
-    """The whole way from corpus to score."""
-    corpus, shape = corpora.load(name), Shape()
+def train(corpus: Corpus, plan: Plan, target: Path) -> None:
+    """The whole way from corpus to file."""
+    shape = Shape()
     torch.manual_seed(plan.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     written = [question for fact in corpus.facts for question in fact.phrasings]
     tokenizer = tokens.train([*corpus.answers(), *written, *corpus.refuse], shape.vocab)
     net = Net(shape).to(device)
-    print(f"{name}: {len(corpus.facts)} facts, {len(written)} questions, {parameters(net):,} parameters, {device}")
+    name, size = corpus.card.name, parameters(net)
+    print(f"{name}: {len(corpus.facts)} facts, {len(written)} questions, {size:,} parameters, {device}")
     fit(net, Rows(corpus, Chat(tokenizer), plan), plan, device)
     export(net, tokenizer, replace(corpus.card, topics=tags(corpus)), target)
     check_tokens(tokenizer, target, [*corpus.answers(), *written, *corpus.refuse])
-    return score.report(corpus, target, score.score(corpus, target))
 
 
 def parameters(net: Net) -> int:
@@ -257,10 +257,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=Plan().seed)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, help="another file than the folder's own")
+    parser.add_argument("--rehearse", action="store_true", help="leave out what thresholds are set on; needs --out")
     options = parser.parse_args()
+    if options.rehearse and not options.out:
+        parser.error("--rehearse makes weights that are not for use: say where with --out")
     torch.set_num_threads(options.threads)
-    plan = Plan(steps=options.steps, seed=options.seed)
-    print(train(options.name, plan, options.out or score.path(options.name)))
+    corpus = corpora.load(options.name, options.rehearse)
+    target = options.out or score.path(options.name)
+    train(corpus, Plan(steps=options.steps, seed=options.seed), target)
+    print(score.report(corpus, target, score.score(corpus, target)))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from lyceum.money import ceil_div, whole_sats_msat
 from lyceum.ports import Ask, Message, Offer, Usage
@@ -26,6 +27,9 @@ FLOOR = 0.15
 HALF_RANK = 500
 """Sellers list their main topics first; one that stands here says half as much as the first."""
 
+WORTH = 0.5
+"""An offer that scores less than this share of the best one is not asked, whoever declines."""
+
 MOST_CANDIDATES = 4
 """So many are asked in turn, at most, while each says that it is not its field."""
 
@@ -33,7 +37,11 @@ _WORD = re.compile(r"[^\W\d_]{2,}")
 _ASKS = r"how|what|who|whom|whose|why|when|where|which|explain|tell|describe|name|compare|define|give"
 _CUT = re.compile(rf"(?<=[.?!;])\s+|,?\s+(?:and|but|while|then)\s+(?=(?:{_ASKS})\b)|,\s+(?=(?:{_ASKS})\b)", re.I)
 _ASKING = re.compile(rf"(?:{_ASKS})\b", re.I)
-_TIE = re.compile(r"(?:(?:and|but|also|then|next|finally|or|so|by the way|two things|one more thing)\b[\s,:]*)+", re.I)
+_TIE = re.compile(
+    r"\A(?:(?:and|but|also|then|next|finally|or|so|by the way|one more thing|(?:i have )?(?:two|three|some|several)"
+    r" (?:questions|things))\b[\s,:.]*)+",
+    re.I,
+)
 _EMPTY = frozenset(
     _WORD.findall(
         "an and are as at about be been but by can could did do does for from give had has have he her his how in is"
@@ -58,13 +66,8 @@ class Part:
 
 def plan(question: str, offers: Sequence[Offer]) -> list[Part]:
     """The parts of `question` in order; empty when no offer's field touches any of it."""
-    fields = [_field(offer) for offer in offers]
-    weights = _weights(fields)
-    clauses = _clauses(question)
-    asking = any(map(_asks, clauses))
-    ranked = [
-        (clause, _rank(clause, offers, fields, weights) if _asks(clause) or not asking else ()) for clause in clauses
-    ]
+    fields, weights = _vocabulary(tuple(offers))
+    ranked = [(clause, _rank(clause, offers, fields, weights)) for clause in _clauses(question)]
     whole = _rank(question, offers, fields, weights)
     parts = _join(ranked)
     if len(parts) < 2:
@@ -73,13 +76,21 @@ def plan(question: str, offers: Sequence[Offer]) -> list[Part]:
 
 
 def _clauses(question: str) -> list[str]:
-    """The pieces of a question, without the words that only tie them together."""
-    pieces = (_TIE.sub("", piece.strip()) for piece in _CUT.split(question) if piece)
-    return [piece for piece in pieces if piece]
+    """The pieces of a question, without the words that only tie them together. What leads to a piece that asks
+    stays with it; what comes after the last of them stands for itself."""
+    pieces = [piece for piece in (_TIE.sub("", piece.strip()) for piece in _CUT.split(question) if piece) if piece]
+    if not any(map(_asks, pieces)):
+        return pieces
+    clauses, lead = [], ""
+    for piece in pieces:
+        lead = f"{lead} {piece}".strip()
+        if _asks(piece):
+            clauses.append(lead)
+            lead = ""
+    return [*clauses, lead] if lead else clauses
 
 
 def _asks(clause: str) -> bool:
-    """Anything else beside a question is what leads to it, and stays with it."""
     return clause.endswith("?") or _ASKING.match(clause) is not None
 
 
@@ -116,12 +127,20 @@ def _rank(text: str, offers: Sequence[Offer], fields: Sequence[Field], weights: 
 
     if best < FLOOR:
         return ()
-    return tuple(sorted((number for number, score in enumerate(scores) if score > 0), key=order))[:MOST_CANDIDATES]
+    worth = (number for number, score in enumerate(scores) if score >= best * WORTH)
+    return tuple(sorted(worth, key=order))[:MOST_CANDIDATES]
 
 
 def _usual_msat(offer: Offer) -> int:
     """A price to compare by: a question of 100 units answered in 200."""
     return offer.price.cost_msat(Usage(100, 200, 100, 200))
+
+
+@lru_cache(maxsize=16)
+def _vocabulary(offers: tuple[Offer, ...]) -> tuple[Sequence[Field], Mapping[str, float]]:
+    """Kept: libraries list thousands of words, and offers seldom change."""
+    fields = [_field(offer) for offer in offers]
+    return fields, _weights(fields)
 
 
 def _field(offer: Offer) -> Field:

@@ -133,7 +133,8 @@ class Reader:
     async def _quotable(self, found: Sequence[Found], room: int) -> list[Found]:
         """Those close to the best that can be said in full."""
         frame = await self._tokens(".") - 1
-        close = [one for one in found if one.closeness >= CLOSE]
+        best = max(one.closeness for one in found)
+        close = [one for one in found if one.closeness >= CLOSE * best]
         sayable = [one for one in close if await self._tokens(one.passage.text) - frame <= room]
         if not sayable:
             raise TooLong(f"no passage that answers this can be said in {room} tokens; allow a longer answer")
