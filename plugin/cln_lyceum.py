@@ -38,10 +38,11 @@ try:
     from lyceum.lazy.mint import LazyWallet
     from lyceum.ledger import BillBook, Database, FreebieBook, Journal, PurseBook, RefundBook, TillBook, TopupBook
     from lyceum.node import ClnWallet, call
-    from lyceum.parameters import count, lines, moment, msat, urls, word
+    from lyceum.parameters import count, lines, moment, msat, shares, tiers, urls, word
     from lyceum.peers import Seller, muster, origin_of, visit
     from lyceum.ports import Ask, Declined, Delivery, End, Message, Offer, Terms, Usage, Wanted
     from lyceum.purse import LONGEST_PAYMENT_S, Bills, Purse, PurseLimits, PursePayer
+    from lyceum.tariff import Tariff
     from lyceum.till import Admission, Counter, Refunds, RefundTerms, Till, TillTerms, Topups
     from lyceum.wire import write_offer
 except ModuleNotFoundError as missing:
@@ -96,6 +97,15 @@ TERMS = (
     "lyceum-freebies",
 )
 """The options that are the till's terms, in the order of `TillTerms`."""
+
+TARIFF = {
+    "lyceum-prices": "models",
+    "lyceum-price-per-waiting": "per_waiting",
+    "lyceum-price-tiers": "tiers",
+    "lyceum-price-floor": "floor",
+    "lyceum-price-cap": "cap",
+}
+"""The options that make the tariff, and its field for each."""
 
 Work = Callable[..., dict[str, Any]]
 
@@ -180,8 +190,12 @@ def option(name: str, default: int | str, description: str, change: Callable[[st
     )
 
 
-def _change_terms(**field: int) -> None:
+def _change_terms(**field: Any) -> None:
     plugin.till.terms = replace(plugin.till.terms, **field)
+
+
+def _change_tariff(**field: Any) -> None:
+    _change_terms(tariff=replace(plugin.till.terms.tariff, **field))
 
 
 def _change_refund_terms(**field: int) -> None:
@@ -276,6 +290,36 @@ option(
     "Requests that each network (IPv4 /24, IPv6 /48) has for nothing, in each service.",
     lambda name, value: _change_terms(freebies=count(name, value, least=0)),
 )
+option(
+    "lyceum-prices",
+    "",
+    "Percent of the list price by model, such as economist=150,*=90; * is all others.",
+    lambda name, value: _change_tariff(models=shares(name, value)),
+)
+option(
+    "lyceum-price-per-waiting",
+    0,
+    "Percent that each request being served adds to a model's price.",
+    lambda name, value: _change_tariff(per_waiting=count(name, value, 1000, least=0)),
+)
+option(
+    "lyceum-price-tiers",
+    "",
+    "Percent by what a token was credited in all, such as 100000=90,1000000=80: from 100,000 msat on, 90 percent.",
+    lambda name, value: _change_tariff(tiers=tiers(name, value)),
+)
+option(
+    "lyceum-price-floor",
+    50,
+    "Least percent that load and tier together may leave of a price.",
+    lambda name, value: _change_tariff(floor=count(name, value, 100)),
+)
+option(
+    "lyceum-price-cap",
+    300,
+    "Most percent that load and tier together may make of a price.",
+    lambda name, value: _change_tariff(cap=count(name, value, 10_000, least=100)),
+)
 option("lyceum-peers", "", "Sellers to consult: their servers' URLs, separated by commas.", urls)
 option("lyceum-patience", 30, "Seconds that a seller may be silent before an answer goes on without it.", count)
 
@@ -295,7 +339,7 @@ def _furnish(directory: Path) -> None:
     plugin.wallet = wallet = LazyWallet(plugin.rpc, time.monotonic)
     database = Database(directory / "lyceum.sqlite3")
     root_key = bytes.fromhex(call(plugin.rpc, "makesecret", {"string": ROOT_KEY})["secret"])
-    terms = TillTerms(*map(plugin.get_option, TERMS))
+    terms = replace(TillTerms(*map(plugin.get_option, TERMS)), tariff=_tariff())
     limits = PurseLimits(**{field: msat(name, plugin.get_option(name)) for name, field in PURSE_LIMITS.items()})
     plugin.peers()
     plugin.patience_s()
@@ -314,6 +358,12 @@ def _furnish(directory: Path) -> None:
     plugin.refunds = Refunds(wallet, RefundBook(database), topups, _refund_terms(), now=_now)
     plugin.counter = Counter(plugin.till, topups, plugin.refunds, now=_now)
     plugin.purse = Purse(wallet, PurseBook(database), Bills(BillBook(database), now=_now), now=_now, limits=limits)
+
+
+def _tariff() -> Tariff:
+    named = {field: (name, plugin.get_option(name)) for name, field in TARIFF.items()}
+    numbers = {field: count(*named[field], least=0) for field in ("per_waiting", "floor", "cap")}
+    return Tariff(models=shares(*named["models"]), tiers=tiers(*named["tiers"]), **numbers)
 
 
 def _refund_terms() -> RefundTerms:
@@ -366,15 +416,16 @@ def admit(
     max_tokens: Any = None,
     client: Any = "",
     least_msat: Any = None,
+    waiting: Any = 0,
 ) -> dict[str, Any]:
     """Verify the Authorization header line(s) of a request and reserve {amount_msat} of its token.
 
     Answers `admitted` with a reservation to settle, `declined` with the reason and the headers of a
     402 that sells a token for {service}, or `limited` with a code and when to come back. {client}
-    says who asks, best as an address's network.
+    says who asks, best as an address's network, and {waiting} how many are being served before.
     A balance below {amount_msat} is reserved whole if it is at least {least_msat}.
     """
-    admission = _admission(service, amount_msat, authorization, model, max_tokens, client, least_msat)
+    admission = _admission(service, amount_msat, authorization, model, max_tokens, client, least_msat, waiting)
     try:
         answer = plugin.till.admit(admission)
     except (RateLimited, TooManyChallenges) as limit:
@@ -700,6 +751,7 @@ def _admission(
     max_tokens: Any,
     client: Any = "",
     least_msat: Any = None,
+    waiting: Any = 0,
 ) -> Admission:
     header, amount = lines("authorization", authorization), msat("amount_msat", amount_msat)
     tokens = None if max_tokens is None else count("max_tokens", max_tokens)
@@ -712,6 +764,7 @@ def _admission(
             tokens,
             str(client)[:64],
             None if least_msat is None else msat("least_msat", least_msat),
+            count("waiting", waiting, least=0),
         )
     except ValueError as error:
         raise BadRequest(str(error)) from None

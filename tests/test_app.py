@@ -15,6 +15,7 @@ import httpx2 as httpx
 import pytest
 from starlette.requests import Request
 
+from fakes import Speaker
 from l402_vectors import Row, rows
 from lyceum.app import Stock, create_app
 from lyceum.app.request import network_of
@@ -33,11 +34,13 @@ from lyceum.ports import (
     Member,
     Offer,
     Price,
+    SaleTerms,
     Settlement,
     TextBatch,
     Unit,
     Usage,
 )
+from lyceum.tariff import AS_LISTED, Tariff, share_msat
 
 pytestmark = pytest.mark.anyio
 PRICE = Price(base_msat=100, output_per_1k_msat=1000)
@@ -107,6 +110,8 @@ class Door:
     broken: int = 0
     limit: LyceumError | None = None
     free: bool = False
+    percent: int = 100
+    tariff: Tariff = AS_LISTED
     left_msat: int = 10_000
     service: str = "lyceum"
 
@@ -117,8 +122,10 @@ class Door:
         if self.free:
             return Admitted("", "", "", entry.amount_msat, 0)
         if entry.authorization == ("good",) and (entry.least_msat or entry.amount_msat) <= self.left_msat:
-            return Admitted("r1", "t1", "h1", min(entry.amount_msat, self.left_msat), 900)
-        return Declined("exhausted", "nothing left", tuple(("WWW-Authenticate", line) for line in LINES), 2000)
+            held_msat = min(share_msat(entry.amount_msat, self.percent), self.left_msat)
+            return Admitted("r1", "t1", "h1", held_msat, 900, percent=self.percent)
+        lines = tuple(("WWW-Authenticate", line) for line in LINES)
+        return Declined("exhausted", "nothing left", lines, 2000, percent=self.percent)
 
     async def settle(self, reservation: str, charge_msat: int) -> Settlement:
         if self.broken:
@@ -131,8 +138,8 @@ class Door:
         self.asked.append(entry)
         return max(entry.amount_msat, 3000)
 
-    async def bundle_msat(self) -> int:
-        return 3000
+    async def terms(self) -> SaleTerms:
+        return SaleTerms(3000, self.tariff)
 
 
 @asynccontextmanager
@@ -205,6 +212,59 @@ def test_published_masks_of_addresses(vector: Row) -> None:
     scope = {"type": "http", "client": (vector["ip"], 1), "headers": []}
     masked = network_of(Request(scope)).partition("/")[0]
     assert masked == vector.get("lyceum", {}).get("network", vector["masked"])
+
+
+async def test_an_answer_is_charged_at_what_the_till_says() -> None:
+    """The till is asked at the list price; charge and bill are at the share that it admitted for."""
+    door = Door(percent=150)
+    charge = (await post(Parrot(), door)).json()["lyceum"]["charge"]
+    assert door.asked[0].amount_msat == 400
+    assert charge["price"] == {"base_msat": 150, "input_per_1k_msat": 0, "output_per_1k_msat": 1500, "unit": "char"}
+    assert door.settled == [150 + 33]
+
+
+async def test_vectors_are_charged_at_what_the_till_says() -> None:
+    """As answers are."""
+    door = Door(percent=200)
+    async with shop_of(Stock(embedders=(Ruler(),)), door) as shop:
+        await shop.post("/v1/embeddings", json={"model": "ruler", "input": "four"})
+    assert door.settled == [20 + 8]
+
+
+async def test_a_402_shows_the_price_that_it_sells_for() -> None:
+    """Not the list's, if the till asks for another share of it."""
+    response = await post(Parrot(), Door(percent=150), headers={"Authorization": "bad"})
+    assert response.json()["price"]["output_per_1k_msat"] == 1500
+
+
+async def test_the_list_shows_what_strangers_pay_now() -> None:
+    """Each model's share, and more for each request that it is serving; it falls again when they end."""
+    door = Door(tariff=Tariff(models=(("parrot", 200),), per_waiting=25))
+    serving, done = asyncio.Semaphore(0), asyncio.Event()
+
+    async def wait() -> None:
+        serving.release()
+        await done.wait()
+
+    speaker = Speaker(Offer("parrot", price=PRICE), before=wait)
+    async with shop_of(Stock((speaker,)), door) as shop:
+
+        async def listed() -> int:
+            offer = (await shop.get("/v1/models/parrot")).json()
+            return int(offer["lyceum"]["price"]["output_per_1k_msat"])
+
+        before = await listed()
+        asking = [asyncio.create_task(shop.post("/v1/chat/completions", json=CHAT)) for _ in range(2)]
+        await serving.acquire()
+        await serving.acquire()
+        during = await listed()
+        asking.append(asyncio.create_task(shop.post("/v1/chat/completions", json=CHAT)))
+        await serving.acquire()
+        done.set()
+        await asyncio.gather(*asking)
+        after = await listed()
+    assert (before, during, after) == (2000, 3000, 2000)
+    assert [entry.waiting for entry in door.asked] == [0, 0, 2]
 
 
 async def test_a_free_request_is_settled_by_nobody() -> None:

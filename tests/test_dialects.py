@@ -22,7 +22,7 @@ from lyceum.app import Stock, create_app
 from lyceum.errors import ModelError
 from lyceum.l402 import Caveat, Malformed, attenuate, challenge_macaroon, parse_challenge
 from lyceum.l402.canonical import from_base64url
-from lyceum.ports import Admitted, Declined, Entry, Offer, Price, Settlement
+from lyceum.ports import Admitted, Declined, Entry, Offer, Price, SaleTerms, Settlement
 from lyceum.till import Admission
 from test_till import Shop
 from test_till_payment import Buyer
@@ -187,8 +187,8 @@ class Counter:
     async def quote(self, entry: Entry) -> int:
         return 1000
 
-    async def bundle_msat(self) -> int:
-        return 1000
+    async def terms(self) -> SaleTerms:
+        return SaleTerms(1000)
 
 
 @pytest.fixture

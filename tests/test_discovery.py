@@ -13,6 +13,7 @@ from fakes import NODE, Speaker
 from lyceum.app import Stock, create_app
 from lyceum.errors import RateLimited
 from lyceum.ports import Embedder, Entry, Limits, Offer, Price, Unit
+from lyceum.tariff import Tariff
 from test_app import Door, Ruler
 
 pytestmark = pytest.mark.anyio
@@ -79,6 +80,18 @@ async def test_a_quote_is_what_the_till_would_be_asked_for() -> None:
         "counted": {"input_tokens": 14, "output_tokens": 50, "input_chars": 14, "output_chars": 300},
         "price": {"base_msat": 100, "input_per_1k_msat": 200, "output_per_1k_msat": 1000, "unit": "char"},
     }
+
+
+async def test_quote_list_and_manifest_agree() -> None:
+    """On the price that a stranger pays now."""
+    async with visitor(Door(tariff=Tariff(models=(("economist", 150),)))) as client:
+        quote = (await client.post("/l402/quote", json=CHAT)).json()
+        offer = (await client.get("/v1/models/economist")).json()["lyceum"]
+        (service,) = (await client.get("/.well-known/l402.json")).json()["services"]
+    assert quote["price"] == offer["price"]
+    assert quote["price"]["output_per_1k_msat"] == 1500
+    assert service["resources"][0]["pricing"]["base_msat"] == 150
+    assert quote["price_msat"] == -(-(100 + 303) * 150 // 100)
 
 
 async def test_vectors_are_quoted_too() -> None:

@@ -24,7 +24,7 @@ from lyceum.engine.native import Context, Room, Stretch
 from lyceum.engine.slate import STEPS
 from lyceum.engine.worker import Worker
 from lyceum.errors import BadRequest, ModelError
-from lyceum.ports import Admitted, Ask, Delta, End, Entry, Limits, Message, Offer, Price, Settlement
+from lyceum.ports import Admitted, Ask, Delta, End, Entry, Limits, Message, Offer, Price, SaleTerms, Settlement
 
 pytestmark = pytest.mark.anyio
 
@@ -90,8 +90,8 @@ class Ledger:
     async def quote(self, entry: Entry) -> int:
         return entry.amount_msat
 
-    async def bundle_msat(self) -> int:
-        return 1000
+    async def terms(self) -> SaleTerms:
+        return SaleTerms(1000)
 
 
 @asynccontextmanager

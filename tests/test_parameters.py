@@ -73,3 +73,21 @@ def test_a_wrong_value_names_its_parameter(read: Callable[[str, Any], object], v
     with pytest.raises(BadRequest, match="the-name") as caught:
         read("the-name", value)
     assert caught.value.param == "the-name"
+
+
+def test_shares_are_read() -> None:
+    """Names and percentages as a person types them; nothing at all is no share."""
+    assert parameters.shares("prices", " economist=150, *=90 ,a/b=1,") == (
+        ("economist", 150),
+        ("*", 90),
+        ("a/b", 1),
+    )
+    assert parameters.shares("prices", "") == parameters.shares("prices", None) == ()
+    assert parameters.tiers("tiers", "100000=90,1000msat=95") == ((100_000, 90), (1000, 95))
+
+
+@pytest.mark.parametrize("text", ["economist", "=5", "a=", "a=0", "a=10001", "a=-1", "a=1.5", "a=1;b=2"])
+def test_a_wrong_share_is_named(text: str) -> None:
+    """With the option's name, so that it can be mended."""
+    with pytest.raises(BadRequest, match="lyceum-prices"):
+        parameters.shares("lyceum-prices", text)

@@ -388,6 +388,25 @@ def test_open_invoices_have_a_ceiling(market: Market) -> None:
         market.seller.rpc.call("setconfig", ["lyceum-open-challenges", 1000])
 
 
+def test_prices_change_while_it_runs(market: Market) -> None:
+    """By setconfig, in challenges and in what a server is told; who was quoted the old price still pays that."""
+    held = pay(market, challenge(market, 2000, model="economist"))["authorization"]
+    market.seller.rpc.call("setconfig", ["lyceum-prices", "economist=150,*=90"])
+    market.seller.rpc.call("setconfig", ["lyceum-price-per-waiting", 50])
+    try:
+        assert admit(market, None, 2000, model="economist")["declined"]["amount_msat"] == 3000
+        assert admit(market, None, 2000, model="economist", waiting=1)["declined"]["percent"] == 225
+        assert admit(market, None, 20_000, model="poet")["declined"]["amount_msat"] == 18_000
+        assert admit(market, held, 2000, model="economist")["admitted"]["percent"] == 100
+        terms = asyncio.run(NodeGate(PluginCalls(market.seller.rpc), SERVICE).terms())
+        assert terms.tariff.percent("economist", 1) == 225
+        error = refused(market, market.seller, "setconfig", ["lyceum-prices", "economist"])
+        assert "economist=150" in error["message"]
+    finally:
+        market.seller.rpc.call("setconfig", ["lyceum-prices", ""])
+        market.seller.rpc.call("setconfig", ["lyceum-price-per-waiting", 0])
+
+
 def test_free_requests_survive_a_restart(market: Market) -> None:
     """A network has as many as lyceum-freebies says, also when the plugin is started anew in between."""
     market.seller.rpc.call("setconfig", ["lyceum-freebies", 2])

@@ -19,6 +19,7 @@ from lyceum.errors import BadRequest, RateLimited, TooManyChallenges
 from lyceum.l402 import Ambiguous, Challenge, Credential, attenuate, caveats, parse_challenge
 from lyceum.ledger import Database, FreebieBook, TillBook, TopupBook
 from lyceum.ports import Admitted, Declined, Settlement
+from lyceum.tariff import Tariff
 from lyceum.till import RESERVATION_S, Admission, Till, TillTerms, Topups
 from lyceum.till.rate import MOST_CLIENTS, Rate
 
@@ -279,6 +280,71 @@ def test_quotes_are_limited_apart_from_challenges(shop: Shop) -> None:
     assert limited.value.retry_after_s > 0
     assert shop.till.quote(1, "198.51.100.0/24")
     assert isinstance(shop.till.admit(replace(ASK, client="192.0.2.0/24")), Declined)
+
+
+# Prices of the day
+
+
+def priced(shop: Shop, **tariff: Any) -> None:
+    shop.till.terms = replace(shop.till.terms, tariff=Tariff(**tariff))
+
+
+def test_a_stranger_pays_the_price_of_the_day(shop: Shop) -> None:
+    """The model's share and the load's, in the challenge and in what is reserved for it."""
+    priced(shop, models=(("economist", 200),), per_waiting=50)
+    declined = shop.till.admit(replace(ASK, amount_msat=2000, waiting=1))
+    assert isinstance(declined, Declined)
+    assert (declined.percent, declined.amount_msat) == (300, 6000)
+    header = shop.sell(amount_msat=2000).header()
+    admission = replace(ASK, authorization=(header,), amount_msat=1000, least_msat=10)
+    assert (admitted(shop.till.admit(admission)).percent, shop.till.sales()["reserved_msat"]) == (200, 2000)
+
+
+def test_a_quoted_price_holds_as_long_as_its_challenge(shop: Shop) -> None:
+    """The price rises after the payment: for the same model it is the old one until the challenge's time is over."""
+    header = shop.sell(amount_msat=3000).header()
+    priced(shop, models=(("*", 150),))
+    assert admitted(shop.ask(header, amount_msat=1000)).percent == 100
+    shop.clock.now += 600
+    assert admitted(shop.ask(header, amount_msat=1000)).amount_msat == 1000
+    shop.clock.now += 1
+    refused = shop.ask(header, amount_msat=1000)
+    assert isinstance(refused, Declined)
+    assert refused.percent == 150
+
+
+def test_a_quote_holds_for_its_model_alone(shop: Shop) -> None:
+    """A cheap one is no key to a dear one."""
+    header = shop.sell(amount_msat=3000).header()
+    priced(shop, models=(("poet", 200),))
+    assert admitted(shop.ask(header, amount_msat=100)).percent == 100
+    assert admitted(shop.till.admit(Admission((header,), "llm", 100, "poet", 200))).percent == 200
+
+
+def test_a_price_that_fell_is_the_lower_one(shop: Shop) -> None:
+    """A quote is the most that is asked."""
+    priced(shop, models=(("*", 200),))
+    header = shop.sell(amount_msat=1000).header()
+    priced(shop)
+    assert admitted(shop.ask(header, amount_msat=100)).percent == 100
+
+
+def test_a_raised_price_is_another_challenge(shop: Shop) -> None:
+    """Though both are for the bundle: the open one was promised at another price."""
+    first = knock(shop, amount_msat=100)
+    priced(shop, models=(("*", 150),))
+    second = knock(shop, amount_msat=100)
+    assert first.amount_msat == second.amount_msat
+    assert (first.percent, second.percent, len(shop.wallet.made)) == (100, 150, 2)
+
+
+def test_who_prepaid_more_pays_less(shop: Shop) -> None:
+    """By what the token was credited in all, however much of it is spent."""
+    priced(shop, tiers=((5000, 80),))
+    small, large = shop.sell(amount_msat=4000).header(), shop.sell(amount_msat=5000).header()
+    assert admitted(shop.ask(small, amount_msat=1000)).percent == 100
+    assert admitted(shop.ask(large, amount_msat=5000)).percent == 80
+    assert admitted(shop.ask(large, amount_msat=1000)).amount_msat == 800
 
 
 # Free requests

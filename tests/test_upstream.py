@@ -695,7 +695,7 @@ async def test_a_shop_without_its_upstream_makes_no_invoice() -> None:
         async def admit(self, *_: object) -> Any:
             raise AssertionError("the till was asked")
 
-        settle = quote = bundle_msat = admit
+        settle = quote = terms = admit
 
     async with model_at(f"http://127.0.0.1:{free_port()}", offer=replace(OFFER, price=Price(100))) as model:
         transport = httpx.ASGITransport(create_app(Stock((model,)), Shut()))

@@ -27,12 +27,14 @@ from lyceum.ports import (
     Invoice,
     Outcome,
     Payment,
+    SaleTerms,
     Settlement,
     Terms,
     Ticket,
     Wanted,
 )
 from lyceum.quote import Quote, Subject
+from lyceum.tariff import Tariff
 
 NETWORKS = {"bc": "bitcoin", "tb": "testnet", "tbs": "signet", "bcrt": "regtest"}
 """BOLT11 currency prefix -> the name that lightningd gives the network."""
@@ -277,8 +279,15 @@ class NodeGate:
         answer = await self._plugin("l402-quote", amount_msat=entry.amount_msat, client=entry.client)
         return int(_unlimited(answer)["first_payment_msat"])
 
-    async def bundle_msat(self) -> int:
-        return int((await self._plugin("l402-terms"))["bundle_msat"])
+    async def terms(self) -> SaleTerms:
+        said = await self._plugin("l402-terms")
+        tariff = {name: _tuples(value) for name, value in said["tariff"].items()}
+        return SaleTerms(said["bundle_msat"], Tariff(**tariff))
+
+
+def _tuples(value: Any) -> Any:
+    """JSON has lists where our values have tuples."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _unlimited(answer: dict[str, Any]) -> dict[str, Any]:

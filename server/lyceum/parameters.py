@@ -12,6 +12,7 @@ from lyceum.errors import BadRequest
 from lyceum.money import check_msat
 
 MOST = 100_000
+MOST_PERCENT = 10_000
 MOST_DIGITS = 12
 
 
@@ -43,6 +44,22 @@ def moment(name: str, value: object) -> int:
         return max(0, int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()))
     except (ValueError, OverflowError):
         raise BadRequest(f"{name} must be a date such as 2026-11-01, or Unix seconds, not {value!r}", name) from None
+
+
+def shares(name: str, value: object) -> tuple[tuple[str, int], ...]:
+    """`key=percent` pairs, separated by commas."""
+    found = []
+    for entry in filter(None, map(str.strip, str(value or "").split(","))):
+        key, _, percent = entry.partition("=")
+        if not key or not percent:
+            raise BadRequest(f"{name}: {entry!r} should be a name, = and a percentage, such as economist=150", name)
+        found.append((key.strip(), count(name, percent.strip(), MOST_PERCENT)))
+    return tuple(found)
+
+
+def tiers(name: str, value: object) -> tuple[tuple[int, int], ...]:
+    """`msat=percent` pairs, separated by commas."""
+    return tuple((msat(name, amount), percent) for amount, percent in shares(name, value))
 
 
 def word(name: str, value: object) -> str:

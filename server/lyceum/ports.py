@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from lyceum.money import ceil_div, check_msat
 from lyceum.quote import Quote, Subject
+from lyceum.tariff import AS_LISTED, LIST_PRICE, Tariff, share_msat
 
 if TYPE_CHECKING:  # an engine's process, which has no use for it, starts in half the time
     from lyceum.l402 import Challenge
@@ -227,6 +228,15 @@ class Price:
         check_msat("base_msat", self.base_msat)
         check_msat("input_per_1k_msat", self.input_per_1k_msat)
         check_msat("output_per_1k_msat", self.output_per_1k_msat)
+
+    def at(self, percent: int) -> Price:
+        """So many percent of this price, each part rounded up."""
+        return Price(
+            share_msat(self.base_msat, percent),
+            share_msat(self.input_per_1k_msat, percent),
+            share_msat(self.output_per_1k_msat, percent),
+            self.unit,
+        )
 
     def cost_msat(self, usage: Usage) -> int:
         """Nothing for an empty answer; else base plus what was read and written."""
@@ -533,6 +543,7 @@ class Admitted:
     """The till took a credential: `amount_msat` is reserved under `reservation`, maybe less than was asked for.
 
     `headers` go with the answer. Without a reservation the request is free, and nothing is to be settled.
+    It costs `percent` of the list price.
     """
 
     reservation: str
@@ -541,6 +552,7 @@ class Admitted:
     amount_msat: int
     balance_msat: int
     headers: Headers = ()
+    percent: int = LIST_PRICE
 
 
 @dataclass(frozen=True, slots=True)
@@ -554,7 +566,7 @@ class Settlement:
 class Declined:
     """The till wants to be paid first: a stable `reason`, a sentence, and the challenge's header lines.
 
-    `kind` is a URI, the problem's type (RFC 9457).
+    `kind` is a URI, the problem's type (RFC 9457). Who pays in time pays `percent` of the list price.
     """
 
     reason: str
@@ -562,6 +574,7 @@ class Declined:
     headers: Headers
     amount_msat: int
     kind: str = "about:blank"
+    percent: int = LIST_PRICE
 
 
 @dataclass(frozen=True, slots=True)
@@ -570,7 +583,7 @@ class Entry:
 
     `client` is the network that it comes from, an IPv4 /24 or an IPv6 /48 as text; "" where unknown.
     `least_msat`: if the balance is below `amount_msat` but not below this, what is left is reserved;
-    None where only all of it will do.
+    None where only all of it will do. Amounts are at the list price; `waiting` requests come before this one.
     """
 
     authorization: tuple[str, ...]
@@ -579,9 +592,18 @@ class Entry:
     amount_msat: int
     client: str = ""
     least_msat: int | None = None
+    waiting: int = 0
 
     def __post_init__(self) -> None:
         check_msat("amount_msat", self.amount_msat, least=1)
+
+
+@dataclass(frozen=True, slots=True)
+class SaleTerms:
+    """`bundle_msat` is the least that a first payment buys; `tariff` what becomes of list prices."""
+
+    bundle_msat: int
+    tariff: Tariff = AS_LISTED
 
 
 class Gate(Protocol):
@@ -602,8 +624,8 @@ class Gate(Protocol):
         """What a first payment for it would be now, in msat; makes no invoice."""
         ...
 
-    async def bundle_msat(self) -> int:
-        """The least that a first payment buys now."""
+    async def terms(self) -> SaleTerms:
+        """On what terms strangers buy now."""
         ...
 
 

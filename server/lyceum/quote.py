@@ -65,6 +65,10 @@ class Subject:
     service: str
     description: str
 
+    @classmethod
+    def of(cls, service: str, model: str | None) -> Subject:
+        return cls(service, " ".join(filter(None, ["L402", service, model])))
+
     def encode(self) -> str:
         return f"{self.service} {self.description}"
 

@@ -18,7 +18,7 @@ from lyceum.app.counter import Counter
 from lyceum.app.discovery import Discovery
 from lyceum.app.failures import HANDLERS
 from lyceum.app.shop import Shop
-from lyceum.app.stock import Stock
+from lyceum.app.stock import Load, Stock
 from lyceum.ports import Gate, Holders
 
 __all__ = ["Stock", "create_app"]
@@ -34,7 +34,8 @@ def create_app(
 
     With `holders`, those who bought see their balance, add to it and take it back.
     """
-    shop = Shop(stock, gate)
+    load = Load()
+    shop = Shop(stock, gate, load)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -49,7 +50,7 @@ def create_app(
             Route("/v1/models/{model:path}", shop.show_model),
             Route("/v1/chat/completions", shop.chat, methods=["POST"]),
             Route("/v1/embeddings", shop.embed, methods=["POST"]),
-            *(Discovery(stock, gate).routes() if gate else ()),
+            *(Discovery(stock, gate, load).routes() if gate else ()),
             *(Counter(holders).routes() if holders else ()),
         ],
         middleware=[CORS],

@@ -60,9 +60,9 @@ def credential_lines(request: Request) -> tuple[str, ...]:
     return tuple(lines or [f"Macaroon {text}" for texts in macaroons for text in texts])
 
 
-def entry_of(order: Order, request: Request) -> Entry:
+def entry_of(order: Order, request: Request, waiting: int = 0) -> Entry:
     lines, client = credential_lines(request), network_of(request)
-    return Entry(lines, order.offer.model, order.tokens, order.amount_msat, client, order.least_msat)
+    return Entry(lines, order.offer.model, order.tokens, order.amount_msat, client, order.least_msat, waiting)
 
 
 async def read_body(request: Request) -> bytes:

@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 import anyio
 
 from lyceum.app.failures import NO_STORE
+from lyceum.app.stock import Load
 from lyceum.errors import LyceumError
-from lyceum.ports import Admitted, Ask, Bill, Chunk, Delta, End, Gate, Model, Price, Unit, Usage
+from lyceum.ports import Admitted, Ask, Bill, Chunk, Delta, End, Gate, Model, Offer, Price, Unit, Usage
+from lyceum.tariff import share_msat
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +25,7 @@ SETTLE_ATTEMPTS_S = (0.0, 0.5, 2.0)
 class Tab:
     """What one request may cost, reserved at the till; empty for what is free.
 
-    `wanted_msat` is its worst case; less is reserved when the balance ends before that.
+    `wanted_msat` is its worst case at the list price; less is reserved when the balance ends before that.
     """
 
     gate: Gate | None = None
@@ -39,11 +41,16 @@ class Tab:
     def payer(self) -> str:
         return self.admitted.token_id if self.admitted else ""
 
+    def price(self, offer: Offer) -> Price:
+        """What this request is charged at."""
+        return offer.price.at(self.admitted.percent) if self.admitted else offer.price
+
     def most_written(self, price: Price, read: Usage) -> int | None:
         """How many units an answer may have that was admitted on the rest of a balance; None for any other."""
-        if self.admitted is None or self.admitted.amount_msat >= self.wanted_msat:
+        admitted = self.admitted
+        if admitted is None or admitted.amount_msat >= share_msat(self.wanted_msat, admitted.percent):
             return None
-        return price.most_written(price.units(read)[0], self.admitted.amount_msat)
+        return price.most_written(price.units(read)[0], admitted.amount_msat)
 
     async def settle(self, owed: Bill) -> Bill | None:
         """The bill as the till settled it; None for what is free, or when the till cannot be reached."""
@@ -65,11 +72,13 @@ class Tab:
 class Sale:
     """One answer being sold: counts what is delivered, and settles it however the answer ends."""
 
-    def __init__(self, model: Model, ask: Ask, weighed: Usage, tab: Tab) -> None:
+    def __init__(self, model: Model, ask: Ask, weighed: Usage, tab: Tab, load: Load) -> None:
         self._model = model
         self._ask = replace(ask, payer=tab.payer)
         self._read = replace(weighed, output_tokens=0, output_chars=0)
         self._tab = tab
+        self._load = load
+        self._price = tab.price(model.offer)
 
     async def chunks(self, piecemeal: bool) -> AsyncGenerator[Chunk]:
         """The model's chunks; the `End` comes after the till has settled, and carries the bill.
@@ -96,14 +105,21 @@ class Sale:
             raise
         finally:
             with anyio.CancelScope(shield=True):
-                bill = await self._tab.settle(Bill.for_answer(self._model.offer.price, owed))
+                bill = await self._tab.settle(Bill.for_answer(self._price, owed))
         yield replace(end, usage=delivered, bill=bill)
+
+    async def _served(self) -> AsyncGenerator[Chunk]:
+        """The model's chunks; as long as they come, it is serving one more."""
+        with self._load.one_more(self._model.offer.model):
+            async with aclosing(self._model.stream(self._ask)) as chunks:  # type: ignore[type-var]
+                async for chunk in chunks:
+                    yield chunk
 
     async def _affordable(self) -> AsyncGenerator[Chunk]:
         """The model's chunks as far as the balance pays for them, then an `End` that says that it ended."""
-        price = self._model.offer.price
+        price = self._price
         left = self._tab.most_written(price, self._read)
-        async with aclosing(self._model.stream(self._ask)) as chunks:  # type: ignore[type-var]
+        async with aclosing(self._served()) as chunks:
             async for chunk in chunks:
                 if left is None or isinstance(chunk, End) or chunk.outside:
                     yield chunk

@@ -15,16 +15,17 @@ from lyceum.app.answer import EventStream, events, first_of, whole
 from lyceum.app.failures import Refused
 from lyceum.app.request import entry_of, or_gone, read_body
 from lyceum.app.sale import Sale, Tab
-from lyceum.app.stock import Order, Stock, listed, order_answer, order_vectors
+from lyceum.app.stock import Load, Order, Stock, listed, order_answer, order_vectors
 from lyceum.ports import Bill, Declined, Gate
 
 
 class Shop:
     """The endpoints."""
 
-    def __init__(self, stock: Stock, gate: Gate | None) -> None:
+    def __init__(self, stock: Stock, gate: Gate | None, load: Load) -> None:
         self._stock = stock
         self._gate = gate
+        self._load = load
 
     async def health(self, _: Request) -> Response:
         """`degraded` when a configured model could not be loaded or a server behind one is passed over; the
@@ -40,10 +41,10 @@ class Shop:
         return JSONResponse(body)
 
     async def list_models(self, _: Request) -> Response:
-        return JSONResponse(wire.write_offers(await listed(self._stock.offers, self._gate)))
+        return JSONResponse(wire.write_offers(await listed(self._stock.offers, self._gate, self._load)))
 
     async def show_model(self, request: Request) -> Response:
-        (offer,) = await listed([self._stock.offer(request.path_params["model"])], self._gate)
+        (offer,) = await listed([self._stock.offer(request.path_params["model"])], self._gate, self._load)
         return JSONResponse(wire.write_offer(offer))
 
     async def chat(self, request: Request) -> Response:
@@ -51,7 +52,7 @@ class Shop:
         model = self._stock.model(wanted.ask.model)
         order = await order_answer(model, wanted.ask)
         tab = await self._admit(order, request)
-        sale = Sale(model, wanted.ask, order.weighed, tab)
+        sale = Sale(model, wanted.ask, order.weighed, tab, self._load)
         envelope = wire.Envelope(f"chatcmpl-{uuid4().hex}", int(time.time()), wanted.ask.model)
         chunks = sale.chunks(piecemeal=wanted.stream)
         if not wanted.stream:
@@ -64,10 +65,11 @@ class Shop:
         batch, base64 = wire.read_texts(await read_body(request))
         embedder = self._stock.embedder(batch.model)
         tab = await self._admit(await order_vectors(embedder, batch), request)
-        price = embedder.offer.price
+        price = tab.price(embedder.offer)
         owed = Bill(0, 0, price)
         try:
-            found = await or_gone(request, embedder.embed(batch))
+            with self._load.one_more(batch.model):
+                found = await or_gone(request, embedder.embed(batch))
             owed = Bill.for_reading(price, found.usage)
         finally:
             with anyio.CancelScope(shield=True):
@@ -77,7 +79,7 @@ class Shop:
     async def _admit(self, order: Order, request: Request) -> Tab:
         if not order.amount_msat or self._gate is None:
             return Tab()
-        answer = await self._gate.admit(entry_of(order, request))
+        answer = await self._gate.admit(entry_of(order, request, self._load.of(order.offer.model)))
         if isinstance(answer, Declined):
-            raise Refused(answer, order.offer)
+            raise Refused(answer, order.at(answer.percent).offer)
         return Tab(self._gate, answer, order.amount_msat)

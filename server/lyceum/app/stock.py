@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from lyceum import wire
 from lyceum.errors import BadRequest, ModelError, UnknownModel
-from lyceum.ports import Ask, Embedder, Gate, Model, Offer, TextBatch, Usage, Watched
+from lyceum.ports import Ask, Embedder, Gate, Model, Offer, SaleTerms, TextBatch, Usage, Watched
+from lyceum.tariff import share_msat
 
 USEFUL_TOKENS = 64
 """An answer that may be short is begun when the balance pays for so many tokens."""
@@ -78,6 +81,11 @@ class Order:
     tokens: int = 1
     least_msat: int | None = None
 
+    def at(self, percent: int) -> Order:
+        """The same at so many percent of the list price."""
+        offer = replace(self.offer, price=self.offer.price.at(percent))
+        return replace(self, offer=offer, amount_msat=share_msat(self.amount_msat, percent))
+
 
 async def order_answer(model: Model, ask: Ask) -> Order:
     weighed, offer = await model.weigh(ask), model.offer
@@ -99,7 +107,39 @@ async def order_of(stock: Stock, body: bytes) -> Order:
     return await order_answer(stock.model(name), wire.read_chat(body).ask)
 
 
-async def listed(offers: Iterable[Offer], gate: Gate | None) -> list[Offer]:
-    """The offers, with what the till wants for a first payment today."""
-    bundle_msat = await gate.bundle_msat() if gate else 0
-    return [replace(offer, bundle_msat=bundle_msat) for offer in offers]
+class Load:
+    """How many requests each model is serving now."""
+
+    def __init__(self) -> None:
+        self._serving: Counter[str] = Counter()
+
+    def of(self, model: str) -> int:
+        return self._serving[model]
+
+    @contextmanager
+    def one_more(self, model: str) -> Iterator[None]:
+        self._serving[model] += 1
+        try:
+            yield
+        finally:
+            self._serving[model] -= 1
+
+
+async def listed(offers: Iterable[Offer], gate: Gate | None, load: Load) -> list[Offer]:
+    """The offers at what the till asks of a stranger now, for the first payment and for each answer."""
+    if gate is None:
+        return list(offers)
+    terms = await gate.terms()
+    return [
+        replace(offer, bundle_msat=terms.bundle_msat, price=offer.price.at(_percent(terms, offer, load)))
+        for offer in offers
+    ]
+
+
+async def priced(order: Order, gate: Gate, load: Load) -> Order:
+    """The order at what the till asks of a stranger now."""
+    return order.at(_percent(await gate.terms(), order.offer, load))
+
+
+def _percent(terms: SaleTerms, offer: Offer, load: Load) -> int:
+    return terms.tariff.percent(offer.model, load.of(offer.model))

@@ -24,8 +24,6 @@ MOST_REMEMBERED = 10_000
 LATE_S = 600
 """How long a `Payment` challenge outlives its invoice: who paid in the last second must still be served."""
 
-LIST_PRICE = 100
-
 
 @dataclass(frozen=True, slots=True)
 class Wish:
@@ -35,10 +33,11 @@ class Wish:
     service: str
     model: str | None
     amount_msat: int
+    percent: int
 
     @property
     def subject(self) -> Subject:
-        return Subject(self.service, " ".join(filter(None, ["L402", self.service, self.model])))
+        return Subject.of(self.service, self.model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +64,12 @@ class Challenges:
         self._shown: OrderedDict[Wish, Shown] = OrderedDict()
         self._kept: dict[str, int] = {}
 
-    def issue(self, admission: Admission, amount_msat: int, terms: TillTerms) -> tuple[str, ...]:
-        """The lines of the header. Raises RateLimited or TooManyChallenges, before anything is minted."""
-        wish = Wish(admission.client, admission.service, admission.model, amount_msat)
+    def issue(self, admission: Admission, amount_msat: int, percent: int, terms: TillTerms) -> tuple[str, ...]:
+        """The lines of the header; what they sell costs `percent` of the list price as long as they are good.
+
+        Raises RateLimited or TooManyChallenges, before anything is minted.
+        """
+        wish = Wish(admission.client, admission.service, admission.model, amount_msat, percent)
         with self._lock:
             shown = self._shown.get(wish)
             if not shown or not self._is_open(shown.invoice, terms):
@@ -106,7 +108,7 @@ class Challenges:
     def _mint(self, wish: Wish, terms: TillTerms) -> Shown:
         now, subject = self._now(), wish.subject
         nonce = self._random_bytes(NONCE_BYTES)
-        quote = Quote(wish.amount_msat, now + terms.challenge_s, LIST_PRICE, subject.digest(), nonce)
+        quote = Quote(wish.amount_msat, now + terms.challenge_s, wish.percent, subject.digest(), nonce)
         invoice = self._wallet.challenge(quote, subject, terms.challenge_s)
         return Shown(self._lines(wish, quote.encode(), invoice, now + terms.token_s), invoice)
 

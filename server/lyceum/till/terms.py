@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lyceum import l402
 from lyceum.money import check_msat
+from lyceum.quote import Subject
+from lyceum.tariff import AS_LISTED, Tariff, share_msat
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,7 @@ class TillTerms:
     challenges_per_minute: int = 30
     open_challenges: int = 1000
     freebies: int = 0
+    tariff: Tariff = AS_LISTED
 
     def __post_init__(self) -> None:
         check_msat("bundle_msat", self.bundle_msat)
@@ -33,7 +36,10 @@ class TillTerms:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """An `Entry` to a named service; other services than ours may know neither model nor client."""
+    """An `Entry` to a named service; other services than ours may know neither model nor client.
+
+    Amounts are at the list price.
+    """
 
     authorization: tuple[str, ...]
     service: str
@@ -42,6 +48,16 @@ class Admission:
     max_tokens: int | None = None
     client: str = ""
     least_msat: int | None = None
+    waiting: int = 0
+
+    @property
+    def subject(self) -> Subject:
+        return Subject.of(self.service, self.model)
+
+    def at(self, percent: int) -> Admission:
+        """The same at so many percent of the list price."""
+        least_msat = None if self.least_msat is None else share_msat(self.least_msat, percent)
+        return replace(self, amount_msat=share_msat(self.amount_msat, percent), least_msat=least_msat)
 
     def __post_init__(self) -> None:
         l402.caveats.check_service(self.service)

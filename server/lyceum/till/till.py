@@ -9,6 +9,7 @@ from lyceum.books import Answer, FreebieLedger, Held, TillLedger, Token
 from lyceum.errors import BadRequest
 from lyceum.money import check_msat, whole_sats_msat
 from lyceum.ports import Admitted, Declined, Settlement, Wallet
+from lyceum.quote import Quote
 from lyceum.till.challenges import Challenges
 from lyceum.till.terms import Admission, TillTerms
 from lyceum.till.topups import Topups
@@ -48,14 +49,24 @@ class Till:
         if isinstance(shown, l402.Refusal):
             return self._gift(admission, shown) or self._decline(admission, shown)
         token, once = shown
-        held = self._hold(admission, token, once)
+        percent = self._percent(admission, token)
+        held = self._hold(admission.at(percent), token, once)
         if isinstance(held, l402.Refusal):
             return self._decline(admission, held)
         receipt = once and l402.charge_receipt(once.challenge_id, token.payment_hash, self._now())
         headers = (("Payment-Receipt", receipt),) if receipt else ()
         return Admitted(
-            held.reservation, token.token_id, token.payment_hash, held.amount_msat, held.balance_msat, headers
+            held.reservation, token.token_id, token.payment_hash, held.amount_msat, held.balance_msat, headers, percent
         )
+
+    def _percent(self, admission: Admission, token: Token | None = None) -> int:
+        """Today's share of the list price; what a token was promised for this holds as long as its challenge."""
+        prepaid_msat = token.credit_msat if token else 0
+        percent = self.terms.tariff.percent(admission.model, admission.waiting, prepaid_msat)
+        quote = Quote.decode(bytes.fromhex(token.token_id)) if token else None
+        if quote and quote.subject == admission.subject.digest() and self._now() <= quote.expires_at:
+            return min(percent, quote.percent)
+        return percent
 
     def _gift(self, admission: Admission, refusal: l402.Refusal) -> Admitted | None:
         """A free request for a known network that shows no credential; there is nothing to settle."""
@@ -169,10 +180,13 @@ class Till:
         return whole_sats_msat(max(amount_msat, self.terms.bundle_msat))
 
     def _decline(self, admission: Admission, refusal: l402.Refusal) -> Declined:
-        amount_msat = self._first_msat(admission.amount_msat)
-        lines = self._challenges.issue(admission, amount_msat, self.terms)
+        percent = self._percent(admission)
+        amount_msat = self._first_msat(admission.at(percent).amount_msat)
+        lines = self._challenges.issue(admission, amount_msat, percent, self.terms)
         headers = tuple(("WWW-Authenticate", line) for line in lines)
-        return Declined(refusal.reason, refusal.detail, headers, amount_msat, l402.problem_type(refusal.reason))
+        return Declined(
+            refusal.reason, refusal.detail, headers, amount_msat, l402.problem_type(refusal.reason), percent
+        )
 
 
 _ALREADY_USED = l402.Refusal(
