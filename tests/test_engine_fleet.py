@@ -19,6 +19,7 @@ import llama_cpp
 
 from ggufs import TEMPLATE, TOKENS, Value, bert_gguf, lora_gguf, random_gguf
 from lyceum.engine import EmbeddingEngine, Engine, EngineSettings, Fleet, memory, read_card
+from lyceum.engine import fleet as fleet_module
 from lyceum.engine.fleet import Berth, Needs
 from lyceum.engine.native import Context, Room, Stretch, quantise
 from lyceum.engine.workers import Core
@@ -160,6 +161,46 @@ async def test_a_file_that_would_not_load_is_left_alone_for_a_while() -> None:
             await use(fleet, bad)
     await use(fleet, good)
     assert (tries, log) == ([1], ["+good"])
+
+
+async def until(true: Callable[[], object]) -> None:
+    while not true():  # noqa: ASYNC110, another task makes it so
+        await asyncio.sleep(0.001)
+
+
+async def test_one_that_is_lost_is_loaded_again_unasked() -> None:
+    """And whoever asks meanwhile waits for it."""
+    fleet, log = Fleet(), list[str]()
+    berth = join(fleet, log, "a", 1)
+    await use(fleet, berth)
+    assert berth.core
+    berth.core.lost = True
+    berth.core.on_lost()
+    await use(fleet, berth)
+    assert log == ["+a", "+a"]
+
+
+async def test_one_that_keeps_dying_is_given_a_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each time a longer one; when it is long, whoever asks is told how long, and does not wait for it."""
+    monkeypatch.setattr(fleet_module, "PAUSE_S", 0.001)
+    fleet, log = Fleet(), list[str]()
+    berth = join(fleet, log, "a", 1)
+    for number in range(1, 7):
+        await use(fleet, berth)
+        assert len(log) == number
+        assert berth.core
+        berth.core.lost = True
+        berth.core.on_lost()
+    assert berth.losses == 6
+    monkeypatch.setattr(fleet_module, "PAUSE_S", 1)
+    await until(lambda: berth.ready)
+    assert berth.core
+    berth.core.lost = True
+    berth.core.on_lost()
+    with pytest.raises(Busy, match="keeps failing") as busy:
+        await use(fleet, berth)
+    assert busy.value.retry_after_s == fleet_module.RETRY_S
+    fleet.retire(berth)
 
 
 def test_what_can_never_fit_is_refused_at_once(tmp_path: Path) -> None:

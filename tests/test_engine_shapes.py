@@ -6,7 +6,9 @@ import asyncio
 import json
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -257,6 +259,26 @@ def refusal(check: Callable[[str], None], grammar: str) -> str:
 def test_min_p_forbids_what_is_unlikely(dice: Engine) -> None:
     """At 1 only the likeliest token is left, whatever the temperature."""
     assert text_of(dice, says(temperature=2.0, min_p=1.0, max_tokens=20)) == text_of(dice, says(max_tokens=20))
+
+
+def test_one_candidate_is_greedy(dice: Engine) -> None:
+    """With top_k 1 temperature has nothing to choose from; with all it has."""
+    greedy = text_of(dice, says(max_tokens=20))
+    assert text_of(dice, says(temperature=2.0, top_k=1, max_tokens=20)) == greedy
+    assert text_of(dice, says(temperature=2.0, top_k=0, seed=1, max_tokens=20)) != greedy
+
+
+@pytest.mark.parametrize("fields", [{"frequency_penalty": 2.0}, {"presence_penalty": 2.0}, {"repeat_penalty": 5.0}])
+def test_what_was_written_is_written_less(dice: Engine, fields: dict[str, Any]) -> None:
+    """Among eight letters a random network has its favourites, and is turned away from what it has said."""
+    ask = says(max_tokens=40, logprobs=0, grammar="root ::= [a-h]{40}")
+    assert most_written(dice, replace(ask, **fields)) < most_written(dice, ask)
+
+
+def most_written(engine: Engine, ask: Ask) -> int:
+    """How often the token comes that comes most often."""
+    tokens = [choice.chosen.text for delta in heard(engine, ask)[0] for choice in delta.choices]
+    return max(map(tokens.count, tokens))
 
 
 # Log-probabilities

@@ -475,12 +475,33 @@ def test_a_response_format_becomes_a_schema(given: object, schema: str) -> None:
         ("logprobs", 3),
         ("top_logprobs", 2),
         ("min_p", 1.5),
+        ("top_k", -2),
+        ("top_k", 0.5),
+        ("frequency_penalty", 2.5),
+        ("presence_penalty", "much"),
+        ("repeat_penalty", 0),
     ],
 )
 def test_a_wrong_shape_is_named(field: str, wrong: object) -> None:
     with pytest.raises(BadRequest) as error:
         read_chat(chat(**{field: wrong}))
     assert error.value.param == field
+
+
+def test_how_to_choose_tokens_goes_there_and_comes_back() -> None:
+    """Top-k and penalties as OpenAI and llama.cpp name them; -1 is llama.cpp's word for all."""
+    ask = Ask("m", (Message("user", "hi"),), top_k=40, frequency_penalty=0.5, presence_penalty=-1.0, repeat_penalty=1.1)
+    assert read_chat(json.dumps(write_chat(ask)).encode()).ask == ask
+    assert read_chat(chat(top_k=-1)).ask.top_k == 0
+    assert not {"top_k", "frequency_penalty", "repeat_penalty"} & write_chat(Ask("m", ask.messages)).keys()
+
+
+def test_a_deadline_is_lyceum_s_own_field() -> None:
+    """Seconds, for whoever would rather have no answer than a late one; it names no payer."""
+    ask = read_chat(chat(lyceum={"deadline_s": 2.5, "payer": "somebody"}, payer="somebody")).ask
+    assert (ask.deadline_s, ask.payer) == (2.5, "")
+    with pytest.raises(BadRequest, match="deadline_s must be a number from 0 to 3600"):
+        read_chat(chat(lyceum={"deadline_s": -1}))
 
 
 def test_one_answer_has_one_shape() -> None:
