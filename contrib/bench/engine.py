@@ -61,12 +61,12 @@ ANSWERS = {1: 4, 4: 2, 8: 2}
 """Questions that each client asks; one where it is not said."""
 
 TOKENS = 24
-REPEATS = {"tiny": 8, "large": 1}
+REPEATS = {"tiny": 4, "large": 1}
 """The tiny model answers so fast that each client asks this many times as much."""
 
 LONG_PROMPT = 2000
 QUIET_PIECES = 24
-STREAMED = 128
+STREAMED = 96
 
 
 @dataclass
