@@ -45,7 +45,6 @@ path = "models/austrian-economics/austrian-economics.Q8_0.gguf"
 n_ctx = 512          # tokens of prompt and answer together, for each request
 max_tokens = 200     # the longest answer sold
 n_gpu_layers = 0     # -1: all of them on the GPU
-parallel = 8         # requests answered at once, each with its own n_ctx
 parallel = 8         # requests answered at once, each with its own n_ctx; fewer where memory would run short
 queue = 16           # requests that may wait; more are told to come back
 # kind = "chat"       # or "embedding", for POST /v1/embeddings
