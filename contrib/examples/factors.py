@@ -40,14 +40,14 @@ def sell(request: Request) -> Response:
         return JSONResponse(answer["limited"], 429, {"Retry-After": str(answer["limited"]["retry_after_s"])})
     if "declined" in answer:
         return _with(answer["declined"]["headers"], JSONResponse({"detail": answer["declined"]["detail"]}, 402))
-    reservation, charge_msat = answer["admitted"]["reservation"], 0
+    admitted, charge_msat = answer["admitted"], 0
     try:
         response = JSONResponse({"number": number, "factors": factors(number)})
-        charge_msat = PRICE_MSAT
+        charge_msat = admitted["amount_msat"]  # the price at the node's share of the day
     finally:
-        if reservation:  # there is none for a request that the node gives away
-            node.call("l402-settle", {"reservation": reservation, "charge_msat": charge_msat})
-    return _with(answer["admitted"]["headers"], response)
+        if admitted["reservation"]:  # there is none for a request that the node gives away
+            node.call("l402-settle", {"reservation": admitted["reservation"], "charge_msat": charge_msat})
+    return _with(admitted["headers"], response)
 
 
 def _with(headers: list[list[str]], response: Response) -> Response:
