@@ -63,6 +63,7 @@ class Parrot:
     pause_s: float = 0.0
     stopped: bool = False
     end: End = SAID
+    payers: list[str] = field(default_factory=list)
 
     @property
     def offer(self) -> Offer:
@@ -74,6 +75,7 @@ class Parrot:
         return Usage(2, 50, ask.input_chars, 300)
 
     async def stream(self, ask: Ask) -> AsyncIterator[Chunk]:
+        self.payers.append(ask.payer)
         try:
             for word in self.words:
                 await asyncio.sleep(self.pause_s)
@@ -166,6 +168,14 @@ def events(response: httpx.Response) -> list[dict[str, Any]]:
     lines = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
     assert lines[-1] == "[DONE]"
     return [json.loads(line) for line in lines[:-1]]
+
+
+async def test_a_model_hears_which_token_pays() -> None:
+    """From the till, once it has admitted it; whatever is free is paid for by nobody."""
+    parrot = Parrot()
+    await post(parrot, Door())
+    await post(parrot, None)
+    assert parrot.payers == ["t1", ""]
 
 
 async def test_an_answer_is_charged_for_what_was_delivered() -> None:

@@ -13,7 +13,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,7 +74,7 @@ class Worker:
         self._unpacker = Unpacker()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watching: asyncio.TimerHandle | None = None
-        self._seen: dict[int, tuple[Entry, float]] = {}
+        self._seen: dict[int, tuple[Entry, int]] = {}
         self._wire, theirs = socket.socketpair()
         self._wire.setblocking(False)
         with theirs:
@@ -204,13 +203,12 @@ class Worker:
         if self.lost or not (self._inboxes or any(entry.busy for entry in entries.values())):
             return
         self._watch_on()
-        now = time.monotonic()
         for lane, entry in entries.items():
-            before, since = self._seen.get(lane, (None, now))
-            if entry != before:
-                self._seen[lane] = (entry, now)
-            elif entry.busy and now - since > LONGEST_CALL_S[entry.request > 0]:
-                log.error("the engine of %s has been in one call for %.0f s: ended", self._path.name, now - since)
+            before, looks = self._seen.get(lane, (entry, 0))
+            looks = looks + 1 if entry == before else 0  # looks, not time: whoever was asleep was so together with us
+            self._seen[lane] = (entry, looks)
+            if entry.busy and looks * WATCH_S > LONGEST_CALL_S[entry.request > 0]:
+                log.error("the engine of %s does not come back from a call: ended", self._path.name)
                 self.end()
                 return
 
