@@ -267,7 +267,7 @@ def test_a_seller_that_overcharges_is_used_once(street: Street) -> None:
         street.call(street.buyer, "lyceum-trust", [url])
     assert first["answer"].startswith("Gold.")
     assert [answer["members"][0]["complaint"] for answer in (first, again)] == [
-        "it charged 400 msat for an answer that costs 105 by its price list"
+        "it charged 400 msat for an answer that costs 105 by the price it showed"
     ] * 2
     assert all("it charged 400 msat" in row["complaint"] for (row,) in refused)
     (line,) = [line for line in bill if line["origin"] == url]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import httpx2 as httpx
@@ -231,6 +231,33 @@ async def test_a_right_bill_is_no_complaint(response: Callable[[], httpx.Respons
     payer = kept_payer()
     _, end = await heard(Shop([response]), payer, offer=replace(OFFER, price=price))
     assert [end.members[0].complaint, payer.deliveries[0].complaint] == ["", ""]
+
+
+def quoting(price: Price | None) -> Callable[[], httpx.Response]:
+    """A 402 that names a price."""
+    lines = challenge_of(invoice_of(1)).header_lines()
+    body = json.dumps(problem(402, "payment-required", "pay", price=price and asdict(price)))
+    return lambda: httpx.Response(402, headers=[("WWW-Authenticate", line) for line in lines], content=pieces(body))
+
+
+DEARER = Price(200, 0, 2000)
+DEAREST = Price(1000, 0, 10_000)
+
+
+@pytest.mark.parametrize(
+    ("quote", "charged", "wrong"),
+    [(DEARER, DEARER, False), (None, DEARER, True), (OFFER.price, DEARER, True), (DEAREST, DEAREST, True)],
+    ids=["quoted", "not quoted", "quoted otherwise", "beyond what may be paid"],
+)
+async def test_a_price_that_rose_is_good_if_it_was_quoted(quote: Price | None, charged: Price, wrong: bool) -> None:
+    """By the 402 that was then paid, and within the first payment that the list led to; else the list holds."""
+    cost_msat = charged.cost_msat(Usage(output_chars=5))
+    payer = MemoryPayer()
+    offer = replace(OFFER, bundle_msat=2500)
+    ask = replace(ASK, max_tokens=200)
+    await heard(Shop([quoting(quote), billed(Bill(cost_msat, 0, charged, 14, 5))]), payer, ask, offer)
+    (delivery,) = payer.deliveries
+    assert bool(delivery.complaint) == wrong
 
 
 async def test_what_was_bought_is_written_down() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -37,6 +38,7 @@ from lyceum.wire import (
     problem_of,
     read_chat,
     read_offers,
+    read_quote,
     read_texts,
     write_chat,
     write_offers,
@@ -548,3 +550,12 @@ def test_a_wrong_embeddings_request_is_named(field: str, wrong: object) -> None:
     with pytest.raises(BadRequest) as error:
         read_texts(json.dumps({"model": "m", "input": "a"} | {field: wrong}).encode())
     assert error.value.param == field
+
+
+def test_a_402_may_name_a_price() -> None:
+    """As the till's problem does; anything else is no quote, and no error."""
+    price = Price(200, 0, 2000)
+    body = problem(402, "payment-required", "pay", price=asdict(price))
+    assert read_quote(json.dumps(body).encode()) == price
+    for wrong in (b"", b"{}", b"[]", b'{"price": 7}', b'{"price": {"base_msat": -1, "unit": "char"}}', b"[" * 10**5):
+        assert read_quote(wrong) is None

@@ -654,6 +654,14 @@ def _bill(found: JsonObject | None) -> Bill | None:
     return Bill(price=_price(found["price"]), **counted)
 
 
+def read_quote(body: bytes) -> Price | None:
+    """The price that a 402's problem body names; None where it names none that can be read."""
+    try:
+        return _price(json.loads(body)["price"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
 def _price(found: JsonObject) -> Price:
     return Price(**{**found, "unit": Unit(found["unit"])})
 

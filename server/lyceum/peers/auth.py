@@ -11,10 +11,10 @@ from dataclasses import replace
 
 import httpx2 as httpx
 
-from lyceum import replies
+from lyceum import replies, wire
 from lyceum.errors import PeerError
 from lyceum.l402 import Challenge, Malformed, parse_challenge
-from lyceum.ports import Payer, Terms, Ticket, Wanted
+from lyceum.ports import Payer, Price, Terms, Ticket, Wanted
 from lyceum.replies import MAX_ERROR
 
 MOST_TRIED = 3
@@ -30,7 +30,8 @@ class L402Auth(httpx.Auth):
     """Sends the kept token of an origin that fits best; when none is taken, buys one within `terms`.
 
     `need_msat`: the most that the request may cost, 0 where that is not known. `ticket` is what was sent
-    last. Raises PeerError for a 402 that comes from another origin by a redirect, and what the payer raises.
+    last, `quoted` the price that the last 402 named. Raises PeerError for a 402 that comes from another
+    origin by a redirect, and what the payer raises.
     """
 
     def __init__(self, payer: Payer, terms: Terms, need_msat: int = 0) -> None:
@@ -38,6 +39,7 @@ class L402Auth(httpx.Auth):
         self._terms = terms
         self._need_msat = need_msat
         self.ticket: Ticket | None = None
+        self.quoted: Price | None = None
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
         wanted = Wanted(origin_of(request.url), need_msat=self._need_msat)
@@ -62,6 +64,7 @@ class L402Auth(httpx.Auth):
             raise PeerError(f"redirects to {origin_of(response.url)}, which gets neither tokens nor money of {origin}")
         body = await replies.whole(response, MAX_ERROR)
         response._content = body  # httpx reads it again before the next request, without a bound
+        self.quoted = wire.read_quote(body)
         code = _code(body)
         if self.ticket and code in USELESS:
             await self._payer.discard(self.ticket.payment_hash)

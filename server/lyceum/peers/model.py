@@ -50,6 +50,7 @@ class PeerModel:
                 "POST", self._url, json=body, headers=PLAIN, auth=auth, follow_redirects=False
             ) as response:
                 await _accept(response)
+                reckoning.quoted = auth.quoted
                 async with aclosing(replies.answer(response, MAX_ANSWER)) as chunks:
                     async for chunk in chunks:
                         if isinstance(chunk, End):
