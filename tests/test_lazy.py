@@ -371,6 +371,19 @@ def test_without_the_hook_a_challenge_is_an_ordinary_invoice(lazy: Market) -> No
         admitted(lazy, sold, lazy.buyer.rpc.xpay(sold.invoice)["payment_preimage"])
 
 
+def test_callers_words_do_not_fill_the_node(lazy: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many kinds of goods are described in the node's datastore and no more; a challenge for another is ordinary."""
+    monkeypatch.setattr(mint, "MOST_SUBJECTS", 1)
+    wallet = mint.LazyWallet(lazy.seller.rpc, time.monotonic)
+
+    def kept(model: str) -> bool:
+        subject = Subject.of("lyceum", model)
+        quote = Quote(1000, int(time.time()) + 60, 100, subject.digest(), os.urandom(10))
+        return wallet.challenge(quote, subject, 60).kept
+
+    assert [kept(model) for model in ("first", "second", "first")] == [False, True, False]
+
+
 def test_a_challenge_outlives_the_hook_s_process(lazy: Market) -> None:
     """While that is away nobody can pay and nobody loses; afterwards the same challenge is good: nothing is stored."""
     sold = challenge(lazy)

@@ -25,6 +25,9 @@ PRESENCE_S = 1
 STYLE_S = 300
 """How long what was learnt from the node's own invoices counts: private channels come and go."""
 
+MOST_SUBJECTS = 1000
+"""What is sold that the node's datastore describes; a service may put its callers' words into `model`."""
+
 REFUSED_S = 60
 """How long a node that refused to sign is not asked again."""
 
@@ -45,7 +48,8 @@ class LazyWallet(ClnWallet):
         self._shelved: set[Subject] = set()
 
     def challenge(self, quote: Quote, subject: Subject, expiry_s: int) -> Invoice:
-        if self._clock() >= self._refused_until and self._presence():
+        known = subject in self._shelved or len(self._shelved) < MOST_SUBJECTS
+        if known and self._clock() >= self._refused_until and self._presence():
             try:
                 return self._sign(quote, subject, expiry_s)
             except NodeError:
