@@ -68,7 +68,7 @@ class Mortals(Market):
         try:
             plugins = node.rpc.plugin_list()["plugins"]
         except (RpcError, OSError, ValueError):
-            node.stop()
+            node.kill()
             node.start()
             return
         if not any(Path(plugin["name"]).name == MORTAL.name for plugin in plugins):
