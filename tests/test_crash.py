@@ -152,7 +152,9 @@ def test_a_plugin_dies(mortals: Mortals, who: str, point: str) -> None:
     survive(mortals, getattr(mortals, who), point)
 
 
-@pytest.mark.parametrize(("who", "point"), [("buyer", "before xpay"), ("buyer", "after xpay"), ("seller", "after reserve")])
+@pytest.mark.parametrize(
+    ("who", "point"), [("buyer", "before xpay"), ("buyer", "after xpay"), ("seller", "after reserve")]
+)
 def test_a_node_dies(mortals: Mortals, who: str, point: str) -> None:
     """lightningd and its plugin at once."""
     survive(mortals, getattr(mortals, who), f"node {point}")

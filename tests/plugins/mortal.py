@@ -10,20 +10,19 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from pyln.client import LightningRpc
 
-from lyceum import node
 from lyceum.ledger import Database
 from lyceum.purse import purse
 
 WITH_NODE = "node "
 
-call, write = node.call, Database.write
+call, write = LightningRpc.call, Database.write
 
 
 def point(name: str) -> None:
@@ -39,9 +38,9 @@ def point(name: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def mortal_call(rpc: LightningRpc, method: str, params: Mapping[str, Any] | None = None) -> Any:
+def mortal_call(rpc: LightningRpc, method: str, *params: Any) -> Any:
     point(f"before {method}")
-    answer = call(rpc, method, params)
+    answer = call(rpc, method, *params)
     point(f"after {method}")
     return answer
 
