@@ -1,29 +1,31 @@
 """kill -9 at every point where money is written or moved: nothing is lost, nothing is paid or sold twice.
 
 The plugin of `plugins/mortal.py` is the real one, with a trapdoor before and after each RPC call and each
-transaction. A sale runs from the challenge to the settled answer; at the trapdoor the plugin (or its node)
-dies, is started again, and whoever was calling calls again, as clients do.
+transaction. A sale runs from the challenge to the settled answer and the refund of what is left; at the trapdoor
+the plugin (or its node) dies, is started again, and whoever was calling calls again, as clients do.
 """
 
 from __future__ import annotations
 
 import itertools
-import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx2 as httpx
 import pytest
 from pyln.client import RpcError
 
 from lyceum.devnet import Node
 from networks import CHANNEL_MSAT, Market, open_network
+from servers import PRICES, Rogue, goes_silent, in_thread, server_process
 
 MORTAL = Path(__file__).parent / "plugins" / "mortal.py"
 PRICE_MSAT, CHARGE_MSAT, BOUGHT_MSAT = 1500, 700, 5000
 PATIENCE_S = 120
+FUNDS, FUNDS_MSAT = "funds", 100_000_000
 
 
 @dataclass
@@ -31,6 +33,7 @@ class Mortals(Market):
     """A market whose plugins die on command."""
 
     origins: Iterator[int] = field(default_factory=itertools.count)
+    offer: str = ""
 
     def directory(self, node: Node) -> Path:
         return node.rpc_path.parent
@@ -83,54 +86,72 @@ def mortals(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mor
     with open_network(kind, tmp_path_factory.mktemp(kind)) as devnet:
         buyer, seller = (devnet.node(name, plugin=MORTAL) for name in ("buyer", "seller"))
         devnet.connect(buyer, seller, CHANNEL_MSAT)
-        yield Mortals(devnet, buyer, seller, MORTAL)
+        buyer.rpc.xpay(seller.rpc.invoice(FUNDS_MSAT, FUNDS, "what a real channel keeps in reserve")["bolt11"])
+        offer = buyer.rpc.call("offer", {"amount": "any", "description": "refunds"})["bolt12"]
+        yield Mortals(devnet, buyer, seller, MORTAL, offer=offer)
 
 
 @dataclass(frozen=True)
 class Sold:
     payment_hash: str
-    token_id: str
+    account: dict[str, Any]
 
 
 def sale(mortals: Mortals) -> Sold:
-    """Challenge, pay, admit, settle: each step until it succeeds."""
+    """Challenge, pay, admit, settle, take back the rest: each step until it succeeds."""
     wanted = {"service": "lyceum", "amount_msat": PRICE_MSAT}
     declined = mortals.insist(mortals.seller, "l402-admit", {**wanted, "amount_msat": BOUGHT_MSAT})["declined"]
     line, origin = declined["headers"][1][1], f"http://seller:{next(mortals.origins)}"
     terms = {"challenge": line, "origin": origin, "cap_msat": 10_000}
     ticket = mortals.insist(mortals.buyer, "l402-pay", terms)["ticket"]
-    shown = {**wanted, "authorization": ticket["authorization"]}
-    admitted = mortals.insist(mortals.seller, "l402-admit", shown)["admitted"]
+    held = {"service": "lyceum", "authorization": ticket["authorization"]}
+    admitted = mortals.insist(mortals.seller, "l402-admit", {**wanted, **held})["admitted"]
     request = {"reservation": admitted["reservation"], "charge_msat": CHARGE_MSAT}
     settled = mortals.insist(mortals.seller, "l402-settle", request)
     assert settled["charged_msat"] == CHARGE_MSAT
-    return Sold(ticket["payment_hash"], admitted["token_id"])
+    mortals.insist(mortals.seller, "l402-reclaim", {**held, "address": mortals.offer})
+    return Sold(ticket["payment_hash"], refunded(mortals, held))
+
+
+def refunded(mortals: Mortals, held: dict[str, str]) -> dict[str, Any]:
+    """The token's account once the refund has landed."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        account = mortals.insist(mortals.seller, "l402-token", held)
+        if account["refund"]["state"] == "paid":
+            return account
+        assert time.monotonic() < deadline, account["refund"]
+        time.sleep(0.2)
 
 
 def check(mortals: Mortals, sold: Sold) -> None:
-    """The buyer paid once; the seller received that, charged one answer, and owes the rest."""
+    """The buyer paid once; the seller received that, charged one answer, and sent back the rest once."""
     pays = mortals.buyer.rpc.listpays(payment_hash=sold.payment_hash)["pays"]
     assert [pay["status"] for pay in pays] == ["complete"]
     (invoice,) = mortals.seller.rpc.listinvoices(payment_hash=sold.payment_hash)["invoices"]
     assert (invoice["status"], invoice["amount_received_msat"]) == ("paid", BOUGHT_MSAT)
-    tokens = mortals.insist(mortals.seller, "l402-tokens", [1000])["sold"]
-    (token,) = [token for token in tokens if token["token_id"] == sold.token_id]
-    assert (token["credit_msat"], token["spent_msat"]) == (BOUGHT_MSAT, CHARGE_MSAT)
-    assert token["balance_msat"] + token["reserved_msat"] == BOUGHT_MSAT - CHARGE_MSAT
-    assert token["reserved_msat"] in (0, PRICE_MSAT)
+    token, payouts = sold.account["token"], sold.account["refund"]["payouts"]
+    assert (token["credit_msat"], token["spent_msat"], token["reserved_msat"]) == (BOUGHT_MSAT, CHARGE_MSAT, 0)
+    assert token["refunded_msat"] == BOUGHT_MSAT - CHARGE_MSAT
+    assert [payout["outcome"] for payout in payouts].count("settled") == 1
 
 
 def check_books(mortals: Mortals) -> None:
-    """What buyers hold, what was earned and what is reserved is what the node's paid invoices brought in."""
-    paid = [row for row in mortals.seller.rpc.listinvoices()["invoices"] if row["status"] == "paid"]
-    received_msat = sum(row["amount_received_msat"] for row in paid)
+    """Revenue and refunds are what the paid invoices brought in, on both sides, by the nodes' own lists."""
+    received_msat, given_back_msat = (_received_msat(node) for node in (mortals.seller, mortals.buyer))
     sold = mortals.insist(mortals.seller, "l402-stats", {})["sold"]
-    assert sold["spent_msat"] + sold["reserved_msat"] + sold["balance_msat"] == received_msat
+    assert sold["spent_msat"] + sold["reserved_msat"] + sold["balance_msat"] + given_back_msat == received_msat
     bought = mortals.insist(mortals.buyer, "l402-stats", {})["bought"]
-    complete = [row for row in mortals.buyer.rpc.listpays()["pays"] if row["status"] == "complete"]
+    pays = mortals.buyer.rpc.listpays()["pays"]
+    complete = [row for row in pays if row["status"] == "complete" and row["amount_msat"] != FUNDS_MSAT]
     assert bought["paid_msat"] == sum(row["amount_msat"] for row in complete) == received_msat
     assert bought["fee_msat"] == sum(row["amount_sent_msat"] - row["amount_msat"] for row in complete)
     assert bought["open_msat"] == 0
+
+
+def _received_msat(node: Node) -> int:
+    rows = node.rpc.listinvoices()["invoices"]
+    return sum(row["amount_received_msat"] for row in rows if row["status"] == "paid" and row["label"] != FUNDS)
 
 
 def survive(mortals: Mortals, node: Node, point: str) -> None:
@@ -141,7 +162,11 @@ def survive(mortals: Mortals, node: Node, point: str) -> None:
 
 
 MAIN = {
-    "seller": ("after invoice", "after open_token", "before reserve", "after reserve", "before settle", "after settle"),
+    "seller": (
+        *("after invoice", "after open_token", "before reserve", "after reserve", "before settle", "after settle"),
+        *("before claim", "after claim", "after fetchinvoice", "before begin", "after begin", "before xpay"),
+        *("after xpay", "before finish", "after finish"),
+    ),
     "buyer": ("before begin", "after begin", "before xpay", "after xpay", "before finish", "after finish"),
 }
 
@@ -173,6 +198,28 @@ def test_a_plugin_dies_at_every_point_there_is(mortals: Mortals, kind: str) -> N
     for node, point in doors:
         survive(mortals, node, point)
         mortals.points(node)
+
+
+def test_a_server_dies_in_the_middle_of_an_answer(mortals: Mortals, tmp_path: Path) -> None:
+    """Its reservation lapses: nothing is charged for an answer that nobody finished, and all of it goes back."""
+    wanted = {"service": "lyceum", "amount_msat": BOUGHT_MSAT}
+    declined = mortals.insist(mortals.seller, "l402-admit", wanted)["declined"]
+    terms = {"challenge": declined["headers"][1][1], "origin": "http://server:1", "cap_msat": 10_000}
+    header = mortals.insist(mortals.buyer, "l402-pay", terms)["ticket"]["authorization"]
+    held = {"service": "lyceum", "authorization": header}
+    question = {"model": "slow", "stream": True, "messages": [{"role": "user", "content": "Why?"}]}
+    with in_thread(Rogue(goes_silent).app()) as url:
+        table = f'[[upstream]]\nname = "slow"\nurls = ["{url}/v1"]\nmodel = "austrian-economics"\n{PRICES}'
+        with server_process(tmp_path, mortals.seller, more=table) as (shop, server):
+            chat = f"{shop}/v1/chat/completions"
+            with httpx.stream("POST", chat, json=question, headers={"Authorization": header}) as answer:
+                assert answer.status_code == 200
+                assert "Prices" in next(answer.iter_text())
+                server.kill()
+    before = mortals.insist(mortals.seller, "l402-token", held)["token"]
+    assert (before["spent_msat"], before["reserved_msat"] > 0) == (0, True)
+    mortals.insist(mortals.seller, "l402-reclaim", {**held, "address": mortals.offer})
+    assert refunded(mortals, held)["token"]["refunded_msat"] == BOUGHT_MSAT
 
 
 def test_the_books_add_up_after_all_of_it(mortals: Mortals) -> None:

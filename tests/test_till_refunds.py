@@ -483,6 +483,14 @@ def test_an_invoice_that_expires_asks_for_another(desk: Desk) -> None:
     assert desk.finish().state is RefundState.PAID
 
 
+def test_asking_again_after_it_arrived_says_so(desk: Desk) -> None:
+    """Whoever missed the first answer is told what became of it, and nothing is sent twice."""
+    desk.claim()
+    assert desk.finish().state is RefundState.PAID
+    assert desk.claim().state is RefundState.PAID
+    assert desk.sent_msat() == 10_000
+
+
 def test_too_little_is_said_and_not_closed(desk: Desk) -> None:
     """Below the least that is sent, the token stays usable."""
     held = desk.till.reserve(TOKEN.token_id, 9001, 9001, 1000, 2000)

@@ -17,8 +17,10 @@ from typing import Any
 
 from pyln.client import LightningRpc
 
+import cln_lyceum
 from lyceum.ledger import Database
 from lyceum.purse import purse
+from lyceum.till import refunds, till
 
 WITH_NODE = "node "
 
@@ -57,10 +59,8 @@ def _committed(database: Database, name: str) -> Iterator[Any]:
     point(f"after {name}")
 
 
-purse.LONGEST_PAYMENT_S = 10  # a direct payment takes less, and tests need not wait for more
-node.call = mortal_call
+purse.LONGEST_PAYMENT_S = refunds.CERTAIN_S = 10  # a direct payment takes less, and tests need not wait for more
+till.RESERVATION_S = 25
+LightningRpc.call = mortal_call
 Database.write = mortal_write  # type: ignore[method-assign, assignment]
-
-import cln_lyceum
-
 cln_lyceum.main()

@@ -71,9 +71,12 @@ class Refunds:
     def claim(self, token: Token, address_text: str) -> Refund:
         """Close the token and owe its holder what is left; or, when that was done, send it elsewhere.
 
-        Raises BadAddress, or TooSmall when less is left than can be sent; then nothing was changed.
+        Asked again after all was sent, it answers with what became of it: whoever asks may have missed the first
+        answer. Raises BadAddress, or TooSmall when less is left than can be sent; then nothing was changed.
         """
         if token.unspent_msat < self.terms.least_msat:
+            if earlier := self._ledger.refund(token.token_id):
+                return earlier
             raise TooSmall(
                 f"{text(token.unspent_msat)} are left, and less than {text(self.terms.least_msat)} is not sent"
             )
