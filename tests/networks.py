@@ -43,6 +43,11 @@ class Market:
     def _in_flight(self, node: Node) -> bool:
         return any(channel.get("htlcs") for channel in node.rpc.listpeerchannels()["channels"])
 
+    def let_seller_pay(self) -> None:
+        """Lift its side of the channel above the reserve that a real node must keep there (BOLT 2)."""
+        funds = self.seller.rpc.invoice(CHANNEL_MSAT // 10, f"funds {time.monotonic_ns()}", "funds")
+        self.buyer.rpc.xpay(funds["bolt11"])
+
     def restart_plugin(self, node: Node) -> None:
         node.rpc.plugin_stop(str(self.plugin))
         node.rpc.plugin_start(str(self.plugin))

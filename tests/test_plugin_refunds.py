@@ -79,8 +79,7 @@ def meet(market: Market) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def seller_can_pay(market: Market) -> None:
-    """Its side of the channel is above the reserve that a real one must keep."""
-    market.buyer.rpc.xpay(market.seller.rpc.invoice(100_000_000, "funds", "funds")["bolt11"])
+    market.let_seller_pay()
 
 
 @pytest.fixture(autouse=True)

@@ -197,3 +197,40 @@ def test_the_server_s_output_holds_no_credential(market: Market, tmp_path_factor
 def _reserved(shop: Shop, authorization: str) -> int:
     found = shop.market.call(shop.market.seller, "l402-verify", ["lyceum", authorization])
     return int(found["reserved_msat"])
+
+
+def test_a_holder_sees_adds_to_and_takes_back_its_balance(shop: Shop) -> None:
+    """Over HTTP with the credential alone: an answer, a top-up, a refund to an offer, and what each left behind."""
+    shop.market.let_seller_pay()
+    market, authorization = shop.market, shop.buy(2000)
+    headers = {"Authorization": authorization}
+    charged_msat = shop.post(authorization=authorization).json()["lyceum"]["charge"]["charged_msat"]
+    seen = httpx.get(f"{shop.url}/l402/token", headers=headers).json()
+    assert [answer["charged_msat"] for answer in seen["answers"]] == [charged_msat]
+    assert seen["token"]["balance_msat"] == 2000 - charged_msat
+
+    made = httpx.post(f"{shop.url}/l402/topup", headers=headers, json={"amount_msat": 3000}).json()
+    market.buyer.rpc.xpay(made["invoice"])
+    offer = market.buyer.rpc.call("offer", {"amount": "any", "description": f"refund {time.monotonic_ns()}"})["bolt12"]
+    before = market.settled_msat(market.buyer)
+    claimed = httpx.post(f"{shop.url}/l402/refund", headers=headers, json={"address": offer})
+    assert (claimed.status_code, claimed.json()["state"]) == (202, "owed")
+
+    deadline = time.monotonic() + 60
+    while (seen := httpx.get(f"{shop.url}/l402/token", headers=headers).json())["refund"]["state"] != "paid":
+        assert time.monotonic() < deadline, seen["refund"]
+        time.sleep(0.2)
+    assert seen["token"]["refunded_msat"] == 5000 - charged_msat
+    assert market.settled_msat(market.buyer) - before == 5000 - charged_msat
+    refused = shop.post(authorization=authorization)
+    assert (refused.status_code, refused.json()["code"]) == (402, "refunded")
+
+
+def test_the_rest_of_a_balance_buys_an_answer(shop: Shop) -> None:
+    """Too little for the longest answer and enough for a useful one: it is reserved and the answer given."""
+    authorization = shop.buy(1000)
+    charge = shop.post(authorization=authorization).json()["lyceum"]["charge"]
+    longest = shop.post(CHAT | {"max_tokens": 120}, authorization=authorization)
+    assert (longest.status_code, longest.json()["code"]) == (402, "exhausted")
+    again = shop.post(authorization=authorization).json()["lyceum"]["charge"]
+    assert again["balance_msat"] == charge["balance_msat"] - again["charged_msat"]
