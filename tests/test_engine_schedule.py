@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from lyceum.engine.child.schedule import Job, Part, Schedule, Trim
+from lyceum.engine.child.schedule import Job, Pace, Part, Schedule, Trim
 from lyceum.errors import Busy
 
 PUBLIC = [1, 2, 3, 4, 5]
@@ -129,6 +129,26 @@ def test_a_long_prompt_does_not_hold_up_those_who_are_written_to() -> None:
     alone.join(job(2, [*PUBLIC, *range(200, 400)]))
     ((part,),) = step(alone)
     assert len(part.tokens) == 60
+
+
+def settled(pass_s: float, token_s: float, step_s: float) -> int:
+    """Where reading settles when a pass costs so much for itself and for each token."""
+    pace = Pace()
+    for _ in range(100):
+        pace.wrote(8, step_s)
+        tokens = min(pace.bearable(), 512)
+        pace.read(tokens, pass_s + token_s * tokens)
+    return pace.bearable()
+
+
+def test_where_tokens_cost_a_step_reads_what_its_stretch_allows() -> None:
+    """As on a processor's few cores: twelve times five are the sixty that a step of fifty may take more."""
+    assert settled(pass_s=0, token_s=0.005, step_s=0.05) == 12
+
+
+def test_where_passes_cost_they_are_not_made_ever_smaller() -> None:
+    """As on a GPU: a pass takes as long as a step whatever it reads, so it reads all there is."""
+    assert settled(pass_s=0.005, token_s=1e-6, step_s=0.0045) > 512
 
 
 def test_a_full_line_says_when_to_come_back() -> None:

@@ -25,6 +25,9 @@ FIRST_READ = 16
 WIDEST_GAP = 2
 """Slots between two that are written to that are rather passed through than left out, which takes a pass more."""
 
+MOST_READ = 1000
+"""A token of a pass is reckoned at this part of their average at least."""
+
 SMOOTH = 0.1
 
 
@@ -86,11 +89,44 @@ class Part:
         return min(len(self.tokens), 2) if self.last else 0
 
 
+class Cost:
+    """What a pass takes, in seconds, as a part for each of its tokens and a part for itself: weighted least squares."""
+
+    def __init__(self) -> None:
+        self._tokens = self._seconds = 0.0
+        self._variance = self._covariance = 0.0
+
+    def add(self, tokens: int, seconds: float) -> None:
+        if not self._tokens:
+            self._tokens, self._seconds = tokens, seconds
+        more, longer = tokens - self._tokens, seconds - self._seconds
+        self._tokens += SMOOTH * more
+        self._seconds += SMOOTH * longer
+        self._variance = (1 - SMOOTH) * (self._variance + SMOOTH * more * more)
+        self._covariance = (1 - SMOOTH) * (self._covariance + SMOOTH * more * longer)
+
+    @property
+    def average_s(self) -> float:
+        """What a token took, its share of the pass included."""
+        return self._seconds / self._tokens if self._tokens else 0.0
+
+    @property
+    def token_s(self) -> float:
+        """What one more token takes: never nothing, and at most the average."""
+        found = self._covariance / self._variance if self._variance else self.average_s
+        return min(max(found, self.average_s / MOST_READ), self.average_s)
+
+    @property
+    def pass_s(self) -> float:
+        return self._seconds - self.token_s * self._tokens
+
+
 class Pace:
     """What passes take, in seconds, measured as they are taken."""
 
     def __init__(self) -> None:
-        self._step_s = self._write_s = self._read_s = 0.0
+        self._step_s = self._write_s = 0.0
+        self._reading = Cost()
         self._used = 0.5
 
     def wrote(self, tokens: int, seconds: float) -> None:
@@ -99,17 +135,20 @@ class Pace:
         self._write_s = _smoothed(self._write_s, seconds / tokens)
 
     def read(self, tokens: int, seconds: float) -> None:
-        self._read_s = _smoothed(self._read_s, seconds / tokens)
+        self._reading.add(tokens, seconds)
 
     def ended(self, written: int, allowed: int) -> None:
         """How much of what they may write answers use."""
         self._used += SMOOTH * (written / allowed - self._used)
 
     def bearable(self) -> int:
-        """Tokens that a step may read while others are written to."""
-        if not (self._step_s and self._read_s):
+        """Tokens that a step may read while others are written to: what fits into its stretch, or, where a pass for
+        itself takes most of that, as many as take as long again."""
+        token_s, pass_s = self._reading.token_s, self._reading.pass_s
+        if not (self._step_s and token_s):
             return FIRST_READ
-        return max(LEAST_READ, int((STRETCH - 1) * self._step_s / self._read_s))
+        seconds = max((STRETCH - 1) * self._step_s - pass_s, pass_s)
+        return max(LEAST_READ, int(seconds / token_s))
 
     def reckon(self, jobs: Iterable[Job]) -> float:
         """Seconds that these jobs will take in all."""
@@ -117,7 +156,7 @@ class Pace:
         for job in jobs:
             read += max(len(job.prompt) - job.held, 0)
             write += job.answer_tokens - len(job.written)
-        return read * self._read_s + write * self._used * self._write_s
+        return read * self._reading.average_s + write * self._used * self._write_s
 
 
 class Schedule:
