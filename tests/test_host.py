@@ -26,11 +26,6 @@ def host_of(tmp_path: Path, text: str) -> Host:
     return Host(load(path), "02aa")
 
 
-def close(host: Host) -> None:
-    for thing in host.closing:
-        thing.close()
-
-
 def answer(model: Model, question: str) -> tuple[str, bool, End]:
     async def collect() -> tuple[str, bool, End]:
         *deltas, end = [chunk async for chunk in model.stream(Ask("m", (Message("user", question),), 100))]
@@ -50,7 +45,7 @@ def test_a_broken_model_is_left_out_and_named(tmp_path: Path, capsys: pytest.Cap
     )
     assert ([model.offer.model for model in host.models], host.broken) == (["tiny"], {"bad"})
     assert "WITHOUT bad: " in capsys.readouterr().err
-    close(host)
+    host.close()
 
 
 def test_when_all_are_broken_there_is_nothing_to_serve(tmp_path: Path) -> None:
@@ -69,7 +64,7 @@ def test_a_specialist_without_training(tmp_path: Path) -> None:
     assert (text, outside, end.citations[0].source) == ("Yes.", False, "bread.md")
     assert answer(host.models[0], "Who won the cup?")[:2] == ("Not bread.", True)
     assert (tmp_path / ".lyceum" / "tiny.sqlite3").exists()
-    close(host)
+    host.close()
 
 
 def test_the_faculty_quotes_its_library(tmp_path: Path) -> None:
@@ -83,7 +78,7 @@ def test_the_faculty_quotes_its_library(tmp_path: Path) -> None:
     assert not outside
     assert end.citations[0].source == "facts.md"
     assert answer(host.models[0], "How do I bleed the brakes of my motorbike?")[1]
-    close(host)
+    host.close()
 
 
 def test_vectors_find_passages_too(tmp_path: Path) -> None:
@@ -97,7 +92,7 @@ def test_vectors_find_passages_too(tmp_path: Path) -> None:
     host = host_of(tmp_path, reader.format("vectors") + vectors)
     assert [embedder.offer.model for embedder in host.embedders] == ["vectors"]
     assert answer(host.models[0], "yeast in dough")[0] == "Yes."
-    close(host)
+    host.close()
     with pytest.raises(ConfigError, match="there is no embedding model 'vector'; add one"):
         host_of(tmp_path, reader.format("vector") + vectors)
 
@@ -108,4 +103,4 @@ def test_adapters_are_models_of_their_own(tmp_path: Path) -> None:
     base = '[[model]]\npath = "base.gguf"\nn_ctx = 512\nmax_tokens = 100\n'
     host = host_of(tmp_path, f'{base}{base}name = "adapted"\nlora = "a.gguf"\n')
     assert len({answer(model, "hello")[0] for model in host.models}) == 2
-    close(host)
+    host.close()

@@ -36,18 +36,30 @@ class Host:
     def __init__(self, config: Config, node_id: str) -> None:
         self.models: list[Model] = []
         self.embedders: list[Embedder] = []
-        self.closing: list[Closing] = []
+        self._closing: list[Closing] = []
         self.pools: list[Pool] = []
         self.broken: set[str] = set()
         self._config = config
         self._node_id = node_id
         self._fleet = Fleet(config.server.memory_mb * MB)
-        for table in sorted(config.models, key=lambda table: table.kind != "embedding"):
+        try:
+            self._load()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Ends every engine; may be repeated."""
+        for thing in self._closing:
+            thing.close()
+
+    def _load(self) -> None:
+        for table in sorted(self._config.models, key=lambda table: table.kind != "embedding"):
             self._add_or_complain(table)
-        for upstream in config.upstreams:
+        for upstream in self._config.upstreams:
             self._add_upstream(upstream)
         asyncio.run(self._look())
-        if config.models and not (self.models or self.embedders):
+        if self._config.models and not (self.models or self.embedders):
             raise ModelError("none of the models could be loaded; the lines above say why")
 
     def _add_or_complain(self, table: ModelTable) -> None:
@@ -63,10 +75,10 @@ class Host:
         if table.kind == "embedding":
             embedder = EmbeddingEngine.load(settings, offer, self._fleet)
             self.embedders.append(embedder)
-            self.closing.append(embedder)
+            self._closing.append(embedder)
             return
         engine = Engine.load(settings, offer, self._fleet)
-        self.closing.append(engine)
+        self._closing.append(engine)
         self.models.append(self._equipped(engine, table))
 
     def _add_upstream(self, table: UpstreamTable) -> None:
@@ -101,7 +113,7 @@ class Host:
         if not table.library:
             return model
         index, embedder = Index.open(self._config.index_path(engine.offer.model)), self._embedder(table)
-        self.closing.append(index)
+        self._closing.append(index)
         done = index.refresh(self._config.path(table.library))
         for complaint in done.complaints:
             say(complaint)

@@ -69,8 +69,7 @@ def assemble(config: Config) -> Starlette:
         await client.aclose()
         for pool in host.pools:
             await pool.aclose()
-        for thing in host.closing:
-            thing.close()
+        host.close()
 
     stock = Stock(tuple(models), tuple(host.embedders), frozenset(host.broken), tuple(host.pools))
     return create_app(stock, cashier.gate if cashier else None, stop, cashier.holders if cashier else None)
