@@ -25,7 +25,20 @@ def test_help_teaches() -> None:
     """--help names every command and every exit code."""
     done = lyceum("--help")
     assert done.returncode == 0
-    for word in ("demo", "serve", "ask", "offers", "models", "init", "exit codes", "budget"):
+    for word in (
+        "demo",
+        "serve",
+        "ask",
+        "offers",
+        "bill",
+        "export",
+        "trust",
+        "prune",
+        "models",
+        "init",
+        "exit codes",
+        "budget",
+    ):
         assert word in done.stdout
 
 
