@@ -195,7 +195,11 @@ class Row:
         shares = [percent(self.right.get(part)) for part in ("near", "far", "two")]
         refusals = [percent(self.refused.get(part)) for part in ("near", "outside", "other")]
         label = self.who + (" + library" if self.library else "")
-        figures = (f"{self.megabytes:.2f}", f"{self.tokens_per_s:.0f}", f"{self.msat_per_right:.0f}")
+        figures = (
+            f"{self.megabytes:.2f}",
+            f"{self.tokens_per_s:.0f}" if self.tokens_per_s else "-",
+            f"{self.msat_per_right:.0f}",
+        )
         return (label, self.quantisation, *shares, *refusals, near, *figures)
 
 
@@ -235,7 +239,7 @@ class Tally:
         return row
 
 
-def share(verdicts: Sequence[bool]) -> float:
+def share(verdicts: Sequence[float]) -> float:
     return sum(verdicts) / len(verdicts)
 
 
@@ -366,22 +370,19 @@ def _signature(delta: Delta) -> bool:
 
 def summary(rows: Sequence[Row], faculty: Sequence[Corpus]) -> dict[str, float]:
     """The figures that a goal is set for: the committed files, with their libraries."""
-    whole = [row for row in rows if row.quantisation == "Q8_0" and row.library]
-    by_name = {row.who: row for row in whole}
-    names = [corpus.card.name for corpus in faculty]
-    ensemble = by_name["ensemble"]
+    whole = {row.who: row for row in rows if row.quantisation == "Q8_0" and row.library}
     alone = {row.who: row for row in rows if row.quantisation == "Q8_0" and not row.library}
-    specialists = [by_name[name] for name in names]
+    names = [corpus.card.name for corpus in faculty]
+    ensemble, specialists = whole["ensemble"], [whole[name] for name in names]
+    outside = [row.refused[part] for row in specialists for part in ("outside", "other")]
     return {
         "fields": len(names),
-        "ensemble_vs_best_min": round(min(ensemble.near[name] / by_name[name].near[name] for name in names), 4),
-        "ensemble_minus_generalist_points": points(ensemble, alone[GENERALIST]),
-        "ensemble_minus_generalist_points_both_with_library": points(ensemble, by_name[GENERALIST]),
-        "ensemble_minus_generalist_points_both_without": points(alone["ensemble"], alone[GENERALIST]),
-        "out_of_field_refused": round(
-            sum(row.refused["outside"] + row.refused["other"] for row in specialists) / (2 * len(specialists)), 4
-        ),
-        "in_field_refused": round(sum(row.refused["near"] for row in specialists) / len(specialists), 4),
+        "ensemble_vs_best_min": round(min(ensemble.near[name] / whole[name].near[name] for name in names), 4),
+        "ensemble_minus_generalist_points": points(ensemble, whole[GENERALIST]),
+        "ensemble_minus_longer_generalist_points": points(ensemble, whole[TRAINED_LONGER]),
+        "ensemble_minus_longer_generalist_points_no_library": points(alone["ensemble"], alone[TRAINED_LONGER]),
+        "out_of_field_refused": round(share(outside), 4),
+        "in_field_refused": round(share([row.refused["near"] for row in specialists]), 4),
         "near_accuracy_min": round(min(row.right["near"] for row in specialists), 4),
         "two_field_accuracy": round(ensemble.right["two"], 4),
     }

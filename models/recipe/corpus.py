@@ -141,7 +141,7 @@ def _union(card: Card, members: list[Corpus]) -> Corpus:
         card,
         facts,
         tuple(question for question in refuse if folded(question) not in asked),
-        _with_everyday([], list(refuse)),
+        _with_everyday([], [*refuse, *held_out]),
         tuple(question for question in held_out if folded(question) not in asked and question not in refuse),
         (),
     )
