@@ -29,12 +29,14 @@ ASK = Admission((), "llm", 1500, "economist", 200)
 class Shop:
     """A till with all that stands around it."""
 
-    def __init__(self, path: Path, master: bytes = MASTER, terms: TillTerms | None = None) -> None:
-        self.clock = Clock()
-        self.wallet = FakeWallet(self.clock)
+    def __init__(
+        self, path: Path, master: bytes = MASTER, terms: TillTerms | None = None, wallet: FakeWallet | None = None
+    ) -> None:
+        self.wallet = wallet or FakeWallet(Clock())
+        self.clock = self.wallet.clock
         self.database = Database(path)
         self.ledger = TillBook(self.database)
-        numbers = itertools.count(1)
+        numbers = itertools.count(1 + len(self.wallet.made))
         self.topups = Topups(
             self.wallet,
             TopupBook(self.database),
