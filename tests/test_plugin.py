@@ -119,12 +119,16 @@ def test_parallel_payments_of_one_challenge_are_one(market: Market) -> None:
 
 
 def test_parallel_requests_never_oversell_a_balance(market: Market) -> None:
-    """Of sixteen requests against a token for five, exactly five are admitted."""
-    ticket = pay(market, challenge(market, 5000))
-    with ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(lambda _: admit(market, ticket["authorization"], 1000), range(16)))
-    assert sum("admitted" in answer for answer in answers) == 5
+    """Of 64 requests against a token for ten, exactly ten are admitted, and all of it is spent, no more."""
+    ticket = pay(market, challenge(market, 10_000))
+    with ThreadPoolExecutor(64) as pool:
+        answers = list(pool.map(lambda _: admit(market, ticket["authorization"], 1000), range(64)))
+        served = [answer["admitted"]["reservation"] for answer in answers if "admitted" in answer]
+        list(pool.map(lambda name: market.call(market.seller, "l402-settle", [name, 1000]), served))
+    assert len(served) == 10
     assert {answer["declined"]["reason"] for answer in answers if "declined" in answer} == {"exhausted"}
+    token = market.call(market.seller, "l402-verify", [SERVICE, ticket["authorization"]])
+    assert (token["spent_msat"], token["reserved_msat"], token["balance_msat"]) == (10_000, 0, 0)
 
 
 def _altered(header: str) -> str:
