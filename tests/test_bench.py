@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 
 import pytest
+from money import Timing, fill, measured_books, pages_bytes
 from serving.figures import fairness, figures, milliseconds, stall
 from serving.load import Answer, Target, burst
 from serving.rivals import kernels
 
+from lyceum.ledger import Database, TillBook
 from lyceum.ports import Delta, End, Usage
 from lyceum.wire import Envelope
 
@@ -94,3 +99,38 @@ def test_kernels_are_compared_without_their_order() -> None:
     line = "n_threads = 2 / 2 | CPU : SSE3 = 1 | AVX2 = 1 | REPACK = 1 |"
     assert kernels(line) == kernels("CPU : SSE3 = 1 | REPACK = 1 | AVX2 = 1")
     assert kernels(line) != kernels("CPU : SSE3 = 1 | AVX2 = 1")
+
+
+def test_bytes_are_those_in_use(tmp_path: Path) -> None:
+    """What a row leaves behind counts, and what was deleted does not."""
+    path = tmp_path / "some.sqlite3"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE some (words TEXT)")
+        database.commit()
+        before = pages_bytes(path)
+        database.execute("INSERT INTO some VALUES (?)", ("w" * 100_000,))
+        database.commit()
+        assert 90_000 < pages_bytes(path) - before < 110_000
+        database.execute("DELETE FROM some")
+        database.commit()
+        assert pages_bytes(path) == before
+
+
+def test_large_books_are_books(tmp_path: Path) -> None:
+    """What is written in bulk is what a till would have written: every token sold, used once, and good for more."""
+    fill(tmp_path / "many.sqlite3", 300)
+    with closing(Database(tmp_path / "many.sqlite3")) as database:
+        sums = TillBook(database).sales()
+    assert (sums["tokens"], sums["answers"], sums["reserved_msat"]) == (300, 300, 0)
+    assert sums["credit_msat"] == sums["spent_msat"] + sums["balance_msat"]
+
+
+def test_the_books_are_timed_at_both_sizes(tmp_path: Path) -> None:
+    found = measured_books(tmp_path, 200, 0)
+    assert found["tokens"] == 200
+    assert all(found[name] for name in ("ledger_mb", "ledger_per_s", "ledger_per_s_at_1000", "ledger_sums_ms"))
+
+
+def test_a_timing_s_percentiles_are_in_milliseconds() -> None:
+    found = Timing([0.1] * 98 + [0.3] * 2, 10.0)
+    assert (found.milliseconds(50), found.milliseconds(99)) == (100, 300)

@@ -10,12 +10,13 @@ SERVICE = "lyceum"
 CREDIT_MSAT = 500_000_000
 CHANNEL_MSAT = 1_000_000_000
 BUDGETS = ("max-payment", "budget-hour", "budget-day", "budget-peer")
+UNLIMITED = {"lyceum-challenges-per-minute": 100_000, "lyceum-open-challenges": 100_000}
 
 
 def buyer_and_seller(devnet: Devnet) -> tuple[Node, Node]:
     budgets = {f"lyceum-{name}-msat": 2 * CREDIT_MSAT for name in BUDGETS}
     buyer = devnet.node("buyer", plugin=plugin_path(), options=budgets)
-    seller = devnet.node("seller", plugin=plugin_path())
+    seller = devnet.node("seller", plugin=plugin_path(), options=UNLIMITED)
     devnet.connect(buyer, seller, CHANNEL_MSAT)
     return buyer, seller
 
