@@ -657,12 +657,14 @@ def test_loading_says_nothing(files: SimpleNamespace) -> None:
 
 @pytest.mark.skipif(not SPECIALISTS, reason="no models/*/*.Q8_0.gguf here: train them with models/recipe")
 @pytest.mark.parametrize("path", SPECIALISTS, ids=lambda path: path.parent.name)
-def test_a_specialist_answers_a_question_of_its_field(path: Path) -> None:
-    """The first question of its corpus gets the sentence that was taught, whole and surely."""
-    fact = tomllib.loads((path.parent / "corpus" / "facts.toml").read_text())["fact"][0]
+def test_a_specialist_answers_questions_of_its_field(path: Path) -> None:
+    """Of the first ten questions of its corpus at least eight get the sentence that was taught."""
+    facts = tomllib.loads((path.parent / "corpus" / "facts.toml").read_text())["fact"][:10]
     n_ctx = min(1024, read_card(path).n_ctx_train)
     offer = Offer(path.parent.name, limits=Limits(context_tokens=n_ctx, max_tokens=n_ctx // 2))
     with closing(Engine.load(EngineSettings(path, n_ctx), offer)) as engine:
-        text, end = answer(engine, says(fact["phrasings"][0]))
-    assert difflib.SequenceMatcher(None, text, fact["answer"]).ratio() > 0.8
-    assert (end.finish, text[-1:]) == ("stop", ".")
+        told = [answer(engine, says(fact["phrasings"][0]))[0] for fact in facts]
+    right = [
+        difflib.SequenceMatcher(None, text, fact["answer"]).ratio() for text, fact in zip(told, facts, strict=True)
+    ]
+    assert sum(ratio > 0.8 for ratio in right) >= 8
