@@ -428,16 +428,6 @@ def test_a_hook_that_dies_leaves_the_node_alive(lazy: Market) -> None:
     assert lazy.call(lazy.seller, METHOD, {}) == {"ready": True}
 
 
-def test_no_key_and_no_preimage_is_logged(lazy: Market) -> None:
-    """Not by the node's plugins, whatever was paid and refused above."""
-    key = lazy.seller.rpc.makesecret(string=KEY)["secret"]
-    proofs = [found["payment_preimage"] for found in rows(lazy) if found["status"] == "paid"]
-    log = lazy.seller.log_path.read_text(errors="replace")
-    said = [line for line in log.splitlines() if "plugin-cln_lyceum" in line or f"plugin-{HOOK.name}" in line]
-    assert proofs
-    assert not [line for line in said if key in line or any(proof in line for proof in proofs)]
-
-
 def hooks(market: Market) -> list[int]:
     """The hook processes of the seller's node."""
     home = market.seller.rpc_path.parent

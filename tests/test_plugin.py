@@ -450,18 +450,6 @@ def test_stats_and_tokens_show_no_secret(market: Market) -> None:
     assert preimage not in text
 
 
-def test_the_plugin_logs_no_secret(market: Market) -> None:
-    """What the plugin itself writes to the node's log holds no credential, whatever was refused or paid."""
-    ticket = pay(market, challenge(market, 1000))
-    admit(market, ticket["authorization"] + "x", 1000)
-    refused(market, market.seller, "l402-admit", {"service": "two words", "amount_msat": 1})
-    macaroon, preimage = ticket["authorization"].removeprefix("L402 ").split(":")
-    for node in (market.buyer, market.seller):
-        log = node.log_path.read_text(errors="replace")
-        said = [line for line in log.splitlines() if "plugin-cln_lyceum" in line]
-        assert not [line for line in said if macaroon in line or preimage in line]
-
-
 @pytest.mark.parametrize(
     ("method", "params", "word"),
     [

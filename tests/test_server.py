@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -179,19 +178,6 @@ def test_a_free_model_asks_for_nothing(market: Market, tmp_path_factory: pytest.
     """A model without a price answers without a credential."""
     with serving(tmp_path_factory.mktemp("free"), market.seller, MODEL, prices="") as url:
         assert Shop(market, url).post().status_code == 200
-
-
-def test_the_server_s_output_holds_no_credential(market: Market, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Nothing that was sent as a credential appears in what the server prints."""
-    directory = tmp_path_factory.mktemp("quiet")
-    with serving(directory, market.seller, MODEL) as url:
-        shop = Shop(market, url)
-        authorization = shop.buy(1000)
-        shop.post(authorization=authorization)
-        shop.post(authorization=authorization + "0")
-    printed = "".join(path.read_text() for path in directory.glob("*.log"))
-    assert authorization.split(":")[1] not in printed
-    assert json.dumps(authorization) not in printed
 
 
 def _reserved(shop: Shop, authorization: str) -> int:
