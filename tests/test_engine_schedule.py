@@ -27,7 +27,7 @@ def step(schedule: Schedule, now: float = 0.0) -> list[list[Part]]:
     done = [*schedule.writes()]
     for parts in done:
         take(schedule, parts)
-    if part := schedule.read():
+    for part in schedule.reads():
         take(schedule, [part])
         done.append([part])
     return done
@@ -124,7 +124,7 @@ def test_a_long_prompt_does_not_hold_up_those_who_are_written_to() -> None:
     schedule.pace.read(60, 0.060)
     schedule.join(job(2, [*PUBLIC, *range(200, 400)]))
     _, (part,) = step(schedule)
-    assert len(part.tokens) == 12
+    assert len(part.tokens) == 15
     alone = schedule_of(batch=60)
     alone.join(job(2, [*PUBLIC, *range(200, 400)]))
     ((part,),) = step(alone)
@@ -142,13 +142,37 @@ def settled(pass_s: float, token_s: float, step_s: float) -> int:
 
 
 def test_where_tokens_cost_a_step_reads_what_its_stretch_allows() -> None:
-    """As on a processor's few cores: twelve times five are the sixty that a step of fifty may take more."""
-    assert settled(pass_s=0, token_s=0.005, step_s=0.05) == 12
+    """As on a processor's few cores: fifteen times five are the seventy-five that a step of fifty may take more."""
+    assert settled(pass_s=0, token_s=0.005, step_s=0.05) == 15
 
 
 def test_where_passes_cost_they_are_not_made_ever_smaller() -> None:
     """As on a GPU: a pass takes as long as a step whatever it reads, so it reads all there is."""
     assert settled(pass_s=0.005, token_s=1e-6, step_s=0.0045) > 512
+
+
+def test_a_crowd_that_comes_at_once_is_not_kept_waiting_for_one_who_is_written_to() -> None:
+    """Each newcomer may stretch a step by as much, so the first of them are read in one go."""
+    schedule = schedule_of(slots=4, batch=60)
+    schedule.join(job(1, most=1000))
+    step(schedule)
+    schedule.pace.wrote(1, 0.010)
+    schedule.pace.read(60, 0.060)
+    for number in (2, 3, 4):
+        schedule.join(job(number, [*PUBLIC, *range(200, 230)]))
+    _, *read = step(schedule)
+    assert [len(part.tokens) for (part,) in read] == [30, 30]
+
+
+def test_the_rest_of_a_prompt_is_read_at_once() -> None:
+    """Where no more than two stretches are left, as with any short prompt, one pass reads them."""
+    schedule = schedule_of(slots=2, batch=60)
+    schedule.join(job(1, most=1000))
+    step(schedule)
+    schedule.pace.wrote(1, 0.010)
+    schedule.pace.read(60, 0.060)
+    schedule.join(job(2, [*PUBLIC, *range(200, 245)]))
+    assert [len(step(schedule)[1][0].tokens) for _ in range(2)] == [15, 30]
 
 
 def test_a_full_line_says_when_to_come_back() -> None:
@@ -211,8 +235,8 @@ def test_whatever_happens_a_slot_holds_what_is_read(seed: int) -> None:
         if there and dice.random() < 0.05:
             schedule.leave(dice.choice(there))
         schedule.begin(0)
-        part = schedule.read() if dice.random() < 0.5 else None
-        for parts in [[part]] if part else schedule.writes():
+        reads = schedule.reads() if dice.random() < 0.5 else []
+        for parts in [[part] for part in reads] or schedule.writes():
             for trim in schedule.trims():
                 del held[trim.slot][trim.start :]
             for each in parts:

@@ -114,17 +114,18 @@ class Chat:
             self._remove(self._runs[number])
 
     def step(self) -> Iterator[list[News]]:
-        """A token for each answer that is being written, then a stretch of a new prompt."""
+        """A token for each answer that is being written, then stretches of new prompts."""
         schedule, begun = self._schedule, time.monotonic()
         yield [each for job in schedule.begin(begun) for each in self._ended(self._runs[job.number])]
         passes = schedule.writes()
         yield [each for parts in passes for each in self._pass(parts)]
-        between = time.monotonic()
         if passes:
-            schedule.pace.wrote(sum(part.job is not None for parts in passes for part in parts), between - begun)
-        if part := schedule.read():
+            written = sum(part.job is not None for parts in passes for part in parts)
+            schedule.pace.wrote(written, time.monotonic() - begun)
+        for part in schedule.reads():
+            begun = time.monotonic()
             yield self._pass([part])
-            schedule.pace.read(len(part.tokens), time.monotonic() - between)
+            schedule.pace.read(len(part.tokens), time.monotonic() - begun)
 
     def close(self) -> list[News]:
         """Whoever is served or waits has been told by the server."""

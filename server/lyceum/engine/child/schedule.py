@@ -15,8 +15,12 @@ from dataclasses import dataclass, field
 
 from lyceum.errors import Busy
 
-STRETCH = 2.2
-"""A step that also reads a new prompt may take this many times as long as one that only writes."""
+STRETCH = 2.5
+"""A step that also reads a new prompt may take this many times as long as one that only writes; one that reads more of
+them, so much more for each."""
+
+TO_THE_END = 2
+"""A prompt of which no more than so many stretches is left is read to its end: a pass for a few tokens is dear."""
 
 LEAST_READ = 4
 FIRST_READ = 16
@@ -242,14 +246,19 @@ class Schedule:
                 passes.append([part])
         return [self._paired(parts) for parts in passes]
 
-    def read(self) -> Part | None:
-        """A stretch of the prompt of whoever came first of those that lack more than a token."""
-        job = next((job for job in self._running if job.unread > 1), None)
-        if job is None or job.slot is None:
-            return None
-        writing = any(other.unread == 1 for other in self._running)
-        tokens = self._next(job, min(self._batch, self.pace.bearable()) if writing else self._batch)
-        return Part(job.slot, tokens, job, last=len(tokens) == job.unread)
+    def reads(self) -> list[Part]:
+        """Stretches of the prompts of those that lack more than a token, first come first served, each for a pass of
+        its own. For each of them a step may read as much as is borne; while nobody is written to, a batch."""
+        due = [job for job in self._running if job.unread > 1]
+        writing = any(job.unread == 1 for job in self._running)
+        room = self.pace.bearable() * len(due) if writing else self._batch
+        parts: list[Part] = []
+        for job in due:
+            if job.slot and room > 0:
+                tokens = self._next(job, min(self._batch, job.unread if job.unread <= TO_THE_END * room else room))
+                parts.append(Part(job.slot, tokens, job, last=len(tokens) == job.unread))
+                room -= len(tokens)
+        return parts
 
     def advance(self, parts: Iterable[Part]) -> None:
         """These were read."""
