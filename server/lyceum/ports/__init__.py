@@ -4,7 +4,6 @@ Frozen values check themselves on construction, so a wrong one cannot exist.
 """
 
 from lyceum.ports.asks import (
-    CHARS_PER_TOKEN,
     MOST_TOP_K,
     RANGES,
     Ask,
@@ -24,7 +23,7 @@ from lyceum.ports.asks import (
 from lyceum.ports.gate import Admitted, Declined, Entry, Gate, Headers, Holders, SaleTerms, Settlement
 from lyceum.ports.offers import Embedder, Embeddings, Limits, Model, Offer, Standing, TextBatch, Watched
 from lyceum.ports.payer import Delivery, Payer, Terms, Ticket, Wanted
-from lyceum.ports.prices import Bill, Price, Unit, Usage
+from lyceum.ports.prices import CHARS_PER_TOKEN, Bill, Price, Unit, Usage
 from lyceum.ports.wallet import Address, Invoice, Outcome, Payment, Wallet
 
 __all__ = [

@@ -15,10 +15,6 @@ Kind = Literal["chat", "embedding"]
 Use = Literal["context", "quote"]
 """How a library is used; `lyceum.library.Reader` says what each means."""
 
-CHARS_PER_TOKEN = 6
-"""Characters that one token is reckoned at when a worst case is reserved; English needs about 4.5."""
-
-
 RANGES: Mapping[str, tuple[float, float]] = {
     "temperature": (0.0, 2.0),
     "top_p": (0.0, 1.0),

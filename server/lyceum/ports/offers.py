@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from lyceum.ports.asks import CHARS_PER_TOKEN, Ask, Chunk, Kind
-from lyceum.ports.prices import Price, Usage
+from lyceum.ports.asks import Ask, Chunk, Kind
+from lyceum.ports.prices import CHARS_PER_TOKEN, Price, Usage
 
 
 @dataclass(frozen=True, slots=True)

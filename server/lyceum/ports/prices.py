@@ -6,8 +6,10 @@ import enum
 from dataclasses import dataclass, replace
 
 from lyceum.money import ceil_div, check_msat
-from lyceum.ports.asks import CHARS_PER_TOKEN
 from lyceum.tariff import share_msat
+
+CHARS_PER_TOKEN = 6
+"""Characters that one token is reckoned at when a worst case is reserved; English needs about 4.5."""
 
 
 @dataclass(frozen=True, slots=True)
