@@ -176,14 +176,15 @@ class Joining:
 
 async def joined(target: Target, plan: Joining) -> tuple[list[Answer], Answer]:
     """The answers of those who streamed, and that of the one who joined."""
-    *streams, late = connections = [await connect(target) for _ in range(len(plan.streams) + 1)]
+    streams = [await connect(target) for _ in plan.streams]
     asked = [
         asyncio.create_task(connection.ask(number, target.request(prompt, plan.tokens)))
         for number, (connection, prompt) in enumerate(zip(streams, plan.streams, strict=True))
     ]
     await asyncio.gather(*(stream.heard(plan.quiet) for stream in streams))
+    late = await connect(target)  # only now: a server closes a connection that it hears nothing on
     last = await late.ask(len(streams), target.request(plan.long_prompt, 2))
     answers = await asyncio.gather(*asked)
-    for connection in connections:
+    for connection in (*streams, late):
         connection.close()
     return answers, last
