@@ -175,6 +175,19 @@ def test_the_rest_of_a_prompt_is_read_at_once() -> None:
     assert [len(step(schedule)[1][0].tokens) for _ in range(2)] == [15, 30]
 
 
+def test_short_prompts_that_come_together_are_each_read_in_one_pass() -> None:
+    """No step begins one of them with what the others left of its time: that would be a pass more for the same."""
+    schedule = schedule_of(slots=6, batch=60)
+    schedule.join(job(1, most=1000))
+    step(schedule)
+    schedule.pace.wrote(1, 0.010)
+    schedule.pace.read(60, 0.060)
+    for number in (2, 3, 4, 5):
+        schedule.join(job(number, [*PUBLIC, *range(200, 226)]))
+    assert [[len(part.tokens) for part in parts] for parts in step(schedule)[1:]] == [[26], [26], [26]]
+    assert [[len(part.tokens) for part in parts] for parts in step(schedule)[1:]] == [[26]]
+
+
 def test_a_full_line_says_when_to_come_back() -> None:
     """By what the others will take: 2 wait before one slot, 4 tokens each at half a second, half of them used."""
     schedule = schedule_of(slots=1, queue=2)

@@ -60,6 +60,7 @@ class Chat:
         self._read_public(public, room.batch)
         self._schedule = Schedule(room.sequences, settings.queue, room.batch, public, weights.cuts)
         refusal = card.refusal if settings.refusal is None else settings.refusal
+        self._terms = np.empty(len(self._vocab.pieces), np.float32)
         self._trust = Trust(refusal, card.doubt if settings.doubt is None else settings.doubt)
         self._runs: dict[int, Run] = {}
         self._coming: set[int] = set()
@@ -156,9 +157,6 @@ class Chat:
     def _sample(self, parts: list[Part]) -> Iterator[News]:
         """For each job whose last token was read, the next one."""
         scores = self._context.scores(sum(part.wanted for part in parts))
-        best = scores.argmax(axis=1)
-        peaks = scores[np.arange(len(scores)), best]
-        totals = peaks + np.log(np.exp(scores - peaks[:, None]).sum(axis=1))
         row = at = -1
         for part in parts:
             row += len(part.tokens)
@@ -167,8 +165,8 @@ class Chat:
                 continue
             run = self._runs[part.job.number]
             try:
-                token = self._choose(run, row, scores[at]) if run.sampler else int(best[at])
-                yield from self._written(run, token, scores[at], float(totals[at]))
+                token = self._choose(run, row, scores[at]) if run.sampler else int(scores[at].argmax())
+                yield from self._written(run, token, scores[at])
             except Exception as error:
                 yield self._broken(run, error)
 
@@ -180,11 +178,12 @@ class Chat:
         self._slate.leave(STEPS)
         return token
 
-    def _written(self, run: Run, token: int | None, scores: np.ndarray[Any, Any], total: float) -> Iterator[News]:
+    def _written(self, run: Run, token: int | None, scores: np.ndarray[Any, Any]) -> Iterator[News]:
         if token is None or token in self._vocab.ends:
             run.answer.finish = "stop"
         else:
             run.job.written.append(token)
+            total = self._total(scores)
             choice = None if run.logprobs is None else self._choice(scores - total, token, run.logprobs)
             piece = self._vocab.pieces[token]
             delta = run.answer.accept(float(scores[token]) - total, piece, choice)
@@ -192,6 +191,14 @@ class Chat:
                 yield write_delta(run.job.number, delta)
         if run.answer.finish:
             yield from self._ended(run)
+
+    def _total(self, scores: np.ndarray[Any, Any]) -> float:
+        """The logarithm of the sum of what they are logarithms of. In memory of its own: to ask for some at every
+        token takes longer than the sum."""
+        peak = float(scores.max())
+        np.subtract(scores, peak, out=self._terms)
+        np.exp(self._terms, out=self._terms)
+        return peak + math.log(float(self._terms.sum()))
 
     def _choice(self, scores: np.ndarray[Any, Any], token: int, wanted: int) -> Choice:
         pieces = self._vocab.pieces

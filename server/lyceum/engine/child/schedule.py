@@ -20,7 +20,8 @@ STRETCH = 2.5
 them, so much more for each."""
 
 TO_THE_END = 2
-"""A prompt of which no more than so many stretches is left is read to its end: a pass for a few tokens is dear."""
+"""A prompt of which no more than so many newcomers' stretches is left is read to its end: a pass for a few tokens is
+dear."""
 
 LEAST_READ = 4
 FIRST_READ = 16
@@ -251,11 +252,13 @@ class Schedule:
         its own. For each of them a step may read as much as is borne; while nobody is written to, a batch."""
         due = [job for job in self._running if job.unread > 1]
         writing = any(job.unread == 1 for job in self._running)
-        room = self.pace.bearable() * len(due) if writing else self._batch
+        stretch = self.pace.bearable() if writing else self._batch
+        room = stretch * len(due) if writing else self._batch
         parts: list[Part] = []
         for job in due:
             if job.slot and room > 0:
-                tokens = self._next(job, min(self._batch, job.unread if job.unread <= TO_THE_END * room else room))
+                short = job.unread <= TO_THE_END * stretch
+                tokens = self._next(job, min(self._batch, job.unread if short else room))
                 parts.append(Part(job.slot, tokens, job, last=len(tokens) == job.unread))
                 room -= len(tokens)
         return parts
