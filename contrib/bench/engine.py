@@ -24,12 +24,12 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from progress import Progress
 from serving import weights
 from serving.figures import figures, stall
 from serving.load import Joining
@@ -67,24 +67,6 @@ REPEATS = {"tiny": 4, "large": 1}
 LONG_PROMPT = 2000
 QUIET_PIECES = 24
 STREAMED = 96
-
-
-@dataclass
-class Progress:
-    """How far, and how long to go: what is left takes as long as it took in the round before."""
-
-    cells: list[tuple[str, ...]]
-    took_s: dict[tuple[str, ...], float] = field(default_factory=dict)
-    done: int = 0
-
-    def add(self, cell: tuple[str, ...], seconds: float) -> None:
-        self.took_s[cell] = seconds
-        self.done += 1
-        mean_s = statistics.mean(self.took_s.values())
-        left_s = int(sum(self.took_s.get(each, mean_s) for each in self.cells[self.done :]))
-        words = f"{self.done} of {len(self.cells)}, {left_s // 60}:{left_s % 60:02} min left: {' '.join(cell)}"
-        end = "" if sys.stderr.isatty() else "\n"
-        print(f"\r{words:<78}" if sys.stderr.isatty() else words, end=end, file=sys.stderr, flush=True)
 
 
 class Bench:

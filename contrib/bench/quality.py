@@ -28,11 +28,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "models" / "recipe"))
+sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "models" / "recipe")]
 
 import corpus as corpora  # noqa: E402
 import library as libraries  # noqa: E402
 from corpus import Corpus  # noqa: E402
+from progress import Progress  # noqa: E402
 from score import closest  # noqa: E402
 
 from lyceum import tables  # noqa: E402
@@ -52,7 +53,7 @@ LIMITS = Limits(context_tokens=512, max_tokens=120)
 BUDGET_MSAT = 1_000_000
 TWO_FIELDS = 120
 ANSWERED = ("near", "far", "two")
-SMALLER = "Q4_K_M"
+QUANTISATIONS = ("Q8_0", "Q4_K_M")
 JOINTS = (
     "{} And {}",
     "{} Also, {}",
@@ -254,10 +255,11 @@ class Bench:
         self._mistakes = mistakes
         self._references = [answer for corpus in (*faculty, generalist) for answer in corpus.answers()]
         self._refusals = {corpus.card.refusal for corpus in (*faculty, generalist)}
+        self._progress = Progress(list(self._cells()))
 
     async def rows(self) -> list[Row]:
         rows = []
-        for quantisation in ("Q8_0", SMALLER):
+        for quantisation in QUANTISATIONS:
             for library in (False, True):
                 rows += await self._of_specialists(quantisation, library)
                 rows += [await self._of(name, quantisation, library) for name in (GENERALIST, TRAINED_LONGER)]
@@ -325,7 +327,15 @@ class Bench:
             if self._mistakes and not right:
                 where = f"[{who} {question.part}] {question.text}"
                 print(f"{where}\n    said: {said}\n    expected: {question.expected}", file=sys.stderr)
-        return tally.close(row, time.monotonic() - start)
+        seconds = time.monotonic() - start
+        self._progress.add(_cell(who, library), seconds)
+        return tally.close(row, seconds)
+
+    def _cells(self) -> Iterator[tuple[str, ...]]:
+        answerers = [*(corpus.card.name for corpus in self._faculty), "ensemble", GENERALIST, TRAINED_LONGER]
+        for _ in QUANTISATIONS:
+            for library in (False, True):
+                yield from (_cell(who, library) for who in answerers)
 
     def _megabytes(self, name: str, quantisation: str) -> float:
         return self._path(name, quantisation).stat().st_size / 1e6
@@ -347,6 +357,10 @@ class Bench:
             return self._refused(said)
         found = [closest(part, self._references) for part in said.split(GAP)]
         return all(expected in found for expected in question.expected)
+
+
+def _cell(who: str, library: bool) -> tuple[str, ...]:
+    return (who, "with its library") if library else (who,)
 
 
 async def answer(model: Model, question: str) -> tuple[str, End]:
