@@ -30,7 +30,6 @@ from lyceum.ports import (
 )
 from lyceum.wire import (
     MAX_BODY,
-    MAX_MESSAGES,
     AnswerReader,
     Envelope,
     error_event,
@@ -43,6 +42,7 @@ from lyceum.wire import (
     write_chat,
     write_offers,
 )
+from lyceum.wire.asking import MAX_MESSAGES
 
 HELLO = [{"role": "user", "content": "hello"}]
 ENVELOPE = Envelope("chatcmpl-1", 1700000000, "economist")
