@@ -107,6 +107,17 @@ def test_a_question_of_two_fields_is_cut(question: str, texts: list[str], firsts
     assert [part.candidates[0] for part in parts] == firsts
 
 
+def test_a_clause_that_says_enough_is_cut_off_whatever_its_pronouns() -> None:
+    """They are about what stands in the clause itself; where little does, they point back."""
+    parts = plan("What is marginal utility? And tell me why rock music shook the television when it began?", OFFERS)
+    assert [part.text for part in parts] == [
+        "What is marginal utility?",
+        "tell me why rock music shook the television when it began?",
+    ]
+    (part,) = plan("What is marginal utility? And how did it reach television?", OFFERS)
+    assert part.candidates[0] == 0
+
+
 def test_neighbours_of_one_field_stay_together() -> None:
     """Three clauses, two of them for the same specialist: two parts."""
     parts = plan("What is capital? What is interest? Who played the blues?", OFFERS)

@@ -30,6 +30,9 @@ HALF_RANK = 500
 WORTH = 0.5
 """An offer that scores less than this share of the best one is not asked, whoever declines."""
 
+LEAST_SAID = 4
+"""Content words of a clause that can be understood by itself even where a pronoun stands in it."""
+
 MOST_CANDIDATES = 4
 """So many are asked in turn, at most, while each says that it is not its field."""
 
@@ -111,8 +114,9 @@ def _join(ranked: Iterable[tuple[str, tuple[int, ...]]]) -> list[Part]:
 
 
 def _points_back(clause: str) -> bool:
-    """`How much did she write?` cannot be understood without what stands before."""
-    return not _BACK.isdisjoint(_WORD.findall(clause.lower()))
+    """`How much did she write?` cannot be understood without what stands before; a clause that says more names what
+    its pronouns are about, as `why does a tomato collapse after it was frozen?` does."""
+    return len(_stems(clause)) < LEAST_SAID and not _BACK.isdisjoint(_WORD.findall(clause.lower()))
 
 
 def _rank(text: str, offers: Sequence[Offer], fields: Sequence[Field], weights: Mapping[str, float]) -> tuple[int, ...]:
