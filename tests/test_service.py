@@ -1,6 +1,8 @@
-"""How the web server is set up: whom it believes about a client's address."""
+"""How the web server is set up: whom it believes about a client's address, and when its pieces leave."""
 
 from __future__ import annotations
+
+import socket
 
 import httpx2 as httpx
 import pytest
@@ -9,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from lyceum.service import web_config
+from lyceum.service import listen, web_config
 
 pytestmark = pytest.mark.anyio
 FORGED = "198.51.100.9, 203.0.113.5"
@@ -43,3 +45,13 @@ async def test_only_the_named_proxy_says_whose_a_request_is(
     """The last address it wrote; from anybody else, and with no proxy named, the header is a forgery."""
     monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
     assert await seen(proxy, address, **{"X-Forwarded-For": FORGED}) == client
+
+
+async def test_no_piece_of_an_answer_waits_for_an_acknowledgement() -> None:
+    """Or whoever asks a second time on a connection would get a short answer 40 ms late, and all at once."""
+    with (
+        listen("127.0.0.1", 0) as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as met,
+    ):
+        assert met.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
