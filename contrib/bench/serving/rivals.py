@@ -22,6 +22,7 @@ from urllib.request import urlopen
 
 from lyceum.devnet import Node, open_devnet
 from lyceum.devnet.process import Daemon
+from lyceum.engine import read_card
 from lyceum.errors import ServiceError
 from serving.credit import buy, buyer_and_seller
 from serving.load import Answer, Joining, Target, burst, joined
@@ -132,7 +133,8 @@ class Bare:
 
 
 def start_ours(stack: ExitStack, size: Size, tools: Tools, node: Node | None = None) -> Server:
-    """`lyceum serve`; with a node everything is sold, so every answer passes the gate twice."""
+    """`lyceum serve`; with a node everything is sold, so every answer passes the gate twice. It serves as many at once
+    as the memory that it allows for contexts holds whole."""
     name, port = (GATED if node else OURS), free_port()
     config = tools.directory / f"{size.name}-{'gated' if node else 'ours'}.toml"
     price = "base_msat = 100\noutput_per_1k_msat = 1000\n" if node else ""
@@ -143,7 +145,8 @@ def start_ours(stack: ExitStack, size: Size, tools: Tools, node: Node | None = N
         f"doubt = 0\n{price}"
     )
     argv = tools.with_libraries([sys.executable, "-m", "lyceum", "serve", "--config", str(config)])
-    return Server(name, _start(stack, name, argv, tools, port), Target(port, size.name))
+    slots = read_card(size.path).slots(size.n_ctx, SEQUENCES)
+    return Server(name, _start(stack, name, argv, tools, port), Target(port, size.name), slots)
 
 
 def start_gated(stack: ExitStack, size: Size, tools: Tools) -> Server:
