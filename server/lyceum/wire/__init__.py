@@ -4,8 +4,8 @@ Both sides use it: what a server writes here, a buyer reads here. Lyceum's own f
 extra object, `lyceum`, which other clients ignore.
 """
 
-from lyceum.wire.answers import DONE, AnswerReader, Envelope, error_event
-from lyceum.wire.asking import ChatRequest, read_chat, read_model, write_chat
+from lyceum.wire.answers import AnswerReader, Envelope, error_event
+from lyceum.wire.asking import read_chat, read_model, write_chat
 from lyceum.wire.body import MAX_BODY, JsonObject
 from lyceum.wire.holders import read_refund, read_topup
 from lyceum.wire.offers import read_model_names, read_offers, read_quote, write_offer, write_offers
@@ -13,10 +13,8 @@ from lyceum.wire.problems import problem, problem_of
 from lyceum.wire.vectors import read_embeddings, read_texts, write_embeddings, write_texts
 
 __all__ = [
-    "DONE",
     "MAX_BODY",
     "AnswerReader",
-    "ChatRequest",
     "Envelope",
     "JsonObject",
     "error_event",

@@ -249,7 +249,8 @@ class Schedule:
 
     def reads(self) -> list[Part]:
         """Stretches of the prompts of those that lack more than a token, first come first served, each for a pass of
-        its own. For each of them a step may read as much as is borne; while nobody is written to, a batch."""
+        its own. For each of them a step may read as much as is borne; while nobody is written to, a batch. Whoever is
+        begun with is read to the end if that is not far, so the last of them may take a step beyond."""
         due = [job for job in self._running if job.unread > 1]
         writing = any(job.unread == 1 for job in self._running)
         stretch = self.pace.bearable() if writing else self._batch
